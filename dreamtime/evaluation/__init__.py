@@ -1,0 +1,1 @@
+"""Measures of a result against the truth that the toybox knows."""

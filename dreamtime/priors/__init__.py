@@ -1,0 +1,1 @@
+"""Frozen diffusion models behind the `DiffusionPrior` protocol, one module per layout."""

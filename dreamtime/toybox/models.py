@@ -1,0 +1,103 @@
+"""The embedded model's parts, untrained: a word-level CLIP tokenizer and text encoder, a VAE of factor 4, a small UNet."""
+
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from dreamtime.prompts import VIEWS
+from dreamtime.toybox.world import COLORS, SYNONYMS, TEMPLATES
+
+WIDTH = 64  # of the text embedding
+MAX_TOKENS = 77
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def vocabulary() -> list[str]:
+    """Every word a caption of the toybox can hold, sorted."""
+    words = {"a", "an", "view", *VIEWS, *COLORS}
+    words |= {name for names in SYNONYMS.values() for name in names}
+    words |= {word for template in TEMPLATES for word in template.format(thing="").split()}
+    return sorted(word for word in words if word.isalpha())
+
+
+def build_tokenizer() -> CLIPTokenizer:
+    """A CLIP tokenizer whose merges join each known word to one token; unknown words fall apart into letters."""
+    symbols = [chr(code) for code in range(ord("!"), ord("~") + 1)]
+    symbols += [chr(code) for code in (*range(0xA1, 0xAD), *range(0xAE, 0x100), *range(0x100, 0x144))]
+    vocab = [START, END, *symbols, *(symbol + "</w>" for symbol in symbols)]
+    merges: list[tuple[str, str]] = []
+    for word in vocabulary():
+        pieces = [*word[:-1], word[-1] + "</w>"]
+        while len(pieces) > 1:
+            pair = (pieces[0], pieces[1])
+            if pair not in merges:
+                merges.append(pair)
+            if "".join(pair) not in vocab:
+                vocab.append("".join(pair))
+            pieces[:2] = ["".join(pair)]
+    return CLIPTokenizer(
+        vocab={token: index for index, token in enumerate(vocab)},
+        merges=merges,
+        model_max_length=MAX_TOKENS,
+    )
+
+
+def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """Two causal transformer layers of width 64."""
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        projection_dim=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=MAX_TOKENS,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return CLIPTextModel(config)
+
+
+def build_vae() -> AutoencoderKL:
+    """64x64 images to 16x16 latents of 4 channels and back."""
+    return AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(24, 48, 64),
+        layers_per_block=1,
+        norm_num_groups=8,
+        sample_size=64,
+    )
+
+
+def build_unet() -> UNet2DConditionModel:
+    """16x16x4 latents; attention to the text at 8x8 and 4x4 alone, which costs half as much on a CPU as at every level."""
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(64, 96, 128),
+        layers_per_block=1,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+def build_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's noise schedule, with the velocity as the model's target."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )

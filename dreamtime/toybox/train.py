@@ -1,0 +1,273 @@
+"""Train the embedded model: `python -m dreamtime.toybox.train --work FOLDER [--output FOLDER]`.
+
+Three stages, each checkpointed in the work folder and resumed where it stopped: draw the pictures, train the VAE, train the
+UNet together with the text encoder on v-prediction (Salimans & Ho 2022). The result is written in the layout of a diffusers
+`StableDiffusionPipeline`, fp16, with a sheet of samples.
+"""
+
+import argparse
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from jaxtyping import Float, UInt8
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Generator, Tensor, nn
+from tqdm import tqdm
+
+from dreamtime.checkpoints import load_checkpoint, save_checkpoint, write_atomically
+from dreamtime.toybox import WEIGHTS, models
+from dreamtime.toybox.pictures import contact_sheet, draw_pictures
+from dreamtime.toybox.world import all_things
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_EVERY = 250  # steps
+EMA_DECAY = 0.999
+CAPTION_DROPOUT = 0.12  # the share of captions replaced by "", which trains the unconditional branch
+DISTRACTION = 0.1  # the share of captions that get a meaningless word, so that unknown words do no harm
+KL_WEIGHT = 3e-4  # per latent element, against the mean absolute error per pixel
+
+
+@contextmanager
+def seeded_initialisation(seed: int) -> Iterator[None]:
+    """Libraries initialise weights from torch's global generator: seed it here, and leave it outside as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        yield
+
+
+def warm_stable_decay(step: int, steps: int, warmup: int = 200, decay_share: float = 0.3) -> float:
+    """Learning-rate factor: a linear rise, a plateau, and a linear fall to zero over the last `decay_share` of the steps."""
+    return min(1.0, step / warmup, (steps - step) / (decay_share * steps))
+
+
+def gradient_difference(a: Float[Tensor, "B C H W"], b: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
+    """Mean absolute difference of the images' finite differences: it keeps edges crisp."""
+    d = a - b
+    return d.diff(dim=-1).abs().mean() + d.diff(dim=-2).abs().mean()
+
+
+def distracted(caption: str, generator: Generator) -> str:
+    """The caption with a word of random letters put in front of one of its words."""
+    words = caption.split(" ")
+    letters = torch.randint(26, (int(torch.randint(3, 9, (), generator=generator)),), generator=generator)
+    place = int(torch.randint(len(words), (), generator=generator))
+    return " ".join([*words[:place], "".join(chr(ord("a") + letter) for letter in letters.tolist()), *words[place:]])
+
+
+class Log:
+    """Losses appended to a CSV file, averaged over the steps between two rows."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path, self.values = path, list[float]()
+        rows = path.read_text().splitlines()[1:] if path.exists() else []
+        # A run that stopped after its last checkpoint wrote rows that will be written again.
+        kept = [row for row in rows if int(row.split(",")[0]) <= step]
+        path.write_text("\n".join(["step,loss", *kept, ""]))
+
+    def add(self, step: int, loss: float) -> None:
+        self.values.append(loss)
+        if len(self.values) == 50:
+            with self.path.open("a") as file:
+                file.write(f"{step},{sum(self.values) / len(self.values):.5f}\n")
+            self.values.clear()
+
+
+def loop(
+    name: str,
+    steps: int,
+    work: Path,
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.AdamW,
+    learning_rate: float,
+    generator: Generator,
+    loss_of_step: Callable[[], Tensor],
+    after_step: Callable[[], None],
+) -> None:
+    """The training loop both stages share: resume, step, log, checkpoint."""
+    path = work / f"{name}.safetensors"
+    done = int(load_checkpoint(path, modules, {"optimizer": optimizer}, generator)["step"]) if path.exists() else 0
+    record = Log(work / f"{name}.csv", done)
+    for step in tqdm(range(done + 1, steps + 1), desc=name, initial=done, total=steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * warm_stable_decay(step, steps)
+        loss = loss_of_step()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], 1.0)
+        optimizer.step()
+        after_step()
+        record.add(step, loss.item())
+        if step % CHECKPOINT_EVERY == 0 or step == steps:
+            save_checkpoint(path, modules, {"optimizer": optimizer}, generator, {"step": str(step)})
+
+
+def pictures(work: Path, count: int, seed: int) -> tuple[UInt8[Tensor, "B H W 3"], list[str]]:
+    """The training set, drawn once and kept in the work folder."""
+    path, captions = work / "pictures.safetensors", work / "captions.txt"
+    if not path.exists():
+        log.info("drawing %d pictures", count)
+        drawn = draw_pictures(count, Generator().manual_seed(seed))
+        captions.write_text("\n".join(drawn.captions))
+        write_atomically(path, lambda temporary: save_file({"images": drawn.images}, temporary))
+    return load_file(path)["images"], captions.read_text().split("\n")
+
+
+def to_input(images: UInt8[Tensor, "B H W 3"], device: torch.device) -> Float[Tensor, "B 3 H W"]:
+    """Bytes to [-1, 1], channels first."""
+    return (images.to(device).permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def train_vae(
+    images: UInt8[Tensor, "B H W 3"], work: Path, steps: int, batch: int, seed: int, device: torch.device
+) -> AutoencoderKL:
+    """The VAE after `steps` steps on mean absolute error, edges and a light pull towards a unit Gaussian."""
+    with seeded_initialisation(seed):
+        vae = models.build_vae().to(device).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-3, weight_decay=0.0)
+    generator = Generator().manual_seed(seed)
+
+    def loss_of_step() -> Tensor:
+        x = to_input(images[torch.randint(len(images), (batch,), generator=generator)], device)
+        posterior = vae.encode(x).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
+        decoded = vae.decode(posterior.mean + posterior.std * noise).sample
+        return (
+            (decoded - x).abs().mean() + gradient_difference(decoded, x) + KL_WEIGHT * posterior.kl().mean() / noise[0].numel()
+        )
+
+    loop("vae", steps, work, {"vae": vae}, optimizer, 1e-3, generator, loss_of_step, lambda: None)
+    return vae.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def latents_of(vae: AutoencoderKL, images: UInt8[Tensor, "B H W 3"], device: torch.device) -> Float[Tensor, "B C h w"]:
+    """Means of the encoded images, unscaled."""
+    return torch.cat(
+        [vae.encode(to_input(chunk, device)).latent_dist.mean.half() for chunk in tqdm(images.split(128), desc="encode")]
+    )
+
+
+def train_denoiser(
+    latents: Float[Tensor, "B C h w"], captions: list[str], work: Path, steps: int, batch: int, seed: int, device: torch.device
+) -> tuple[nn.Module, nn.Module]:
+    """EMA weights of the UNet and the text encoder after `steps` steps of v-prediction."""
+    tokenizer, scheduler = models.build_tokenizer(), models.build_scheduler()
+    with seeded_initialisation(seed + 1):
+        live = nn.ModuleDict({"unet": models.build_unet(), "text_encoder": models.build_text_encoder(tokenizer)})
+        average = nn.ModuleDict({"unet": models.build_unet(), "text_encoder": models.build_text_encoder(tokenizer)})
+    average.load_state_dict(live.state_dict())
+    live.to(device).to(memory_format=torch.channels_last)
+    average.to(device).requires_grad_(False)
+    optimizer = torch.optim.AdamW(live.parameters(), lr=1e-3, weight_decay=1e-3, betas=(0.9, 0.99))
+    generator = Generator().manual_seed(seed + 1)
+
+    def caption_of(row: int) -> str:
+        if torch.rand((), generator=generator) < CAPTION_DROPOUT:
+            return ""
+        caption = captions[row]
+        return distracted(caption, generator) if torch.rand((), generator=generator) < DISTRACTION else caption
+
+    def loss_of_step() -> Tensor:
+        rows = torch.randint(len(latents), (batch,), generator=generator)
+        x = latents[rows.to(latents.device)].float().contiguous(memory_format=torch.channels_last)
+        tokens = tokenizer(
+            [caption_of(row) for row in rows.tolist()], padding="max_length", truncation=True, return_tensors="pt"
+        )
+        # Stratified timesteps: every batch covers the whole range.
+        t = (
+            (torch.arange(batch) + torch.rand(batch, generator=generator)) * (scheduler.config.num_train_timesteps / batch)
+        ).long()
+        noise, t = torch.randn(x.shape, generator=generator).to(x), t.to(device)
+        embedding = live["text_encoder"](tokens.input_ids.to(device))[0]
+        velocity = live["unet"](scheduler.add_noise(x, noise, t), t, embedding).sample
+        return nn.functional.mse_loss(velocity, scheduler.get_velocity(x, noise, t))
+
+    @torch.no_grad()
+    def update_average() -> None:
+        for slow, fast in zip(average.parameters(), live.parameters(), strict=True):
+            slow.lerp_(fast, 1 - EMA_DECAY)
+
+    modules = {"live": live, "average": average}
+    loop("denoiser", steps, work, modules, optimizer, 1e-3, generator, loss_of_step, update_average)
+    return average["unet"], average["text_encoder"]
+
+
+def export(vae: AutoencoderKL, unet: nn.Module, text_encoder: nn.Module, folder: Path) -> None:
+    """Write the pipeline, VAE and UNet in fp16, in files under 10 MB each.
+
+    The text encoder is tiny and stays fp32: transformers loads a checkpoint in its own precision, diffusers in fp32.
+    """
+    pipeline = StableDiffusionPipeline(
+        vae=vae.half(),
+        unet=unet.half(),
+        text_encoder=text_encoder.float(),
+        tokenizer=models.build_tokenizer(),
+        scheduler=models.build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True, max_shard_size="9MB")
+
+
+def sample_sheet(
+    folder: Path, path: Path, guidance_scale: float = 5.0, views: tuple[str, ...] = ("front",), seed: int = 0
+) -> None:
+    """One sample per thing and view, by the library's own pipeline with 30 DDIM steps: a row per shape."""
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    prompts = [f"{thing.caption}, {view} view" for view in views for thing in all_things()]
+    images = []
+    for start in range(0, len(prompts), 20):
+        part = prompts[start : start + 20]
+        generators = [Generator().manual_seed(seed + start + row) for row in range(len(part))]
+        out = pipeline(
+            part,
+            num_inference_steps=30,
+            guidance_scale=guidance_scale,
+            generator=generators,
+            output_type="pt",
+            height=64,
+            width=64,
+        )
+        images.append(out.images.permute(0, 2, 3, 1))
+    Image.fromarray(contact_sheet(torch.cat(images), 10).numpy()).save(path)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Train the embedded diffusion model on the procedural toybox world.")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder for pictures, checkpoints and logs; resumes what it finds"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=WEIGHTS, help="where the pipeline is written (default: the package's own)"
+    )
+    parser.add_argument("--pictures", type=int, default=48_000, help="training pictures (default %(default)s)")
+    parser.add_argument("--vae-steps", type=int, default=3000, help="batches of 16 (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=8000, help="UNet steps, batches of 64 (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    device = torch.device(arguments.device)
+
+    images, captions = pictures(arguments.work, arguments.pictures, arguments.seed)
+    vae = train_vae(images, arguments.work, arguments.vae_steps, 16, arguments.seed, device)
+    latents = latents_of(vae, images, device)
+    # Dividing by the standard deviation gives latents of unit variance, as the noise schedule assumes.
+    vae.register_to_config(scaling_factor=round(1 / latents.float().std().item(), 5))
+    scaled = latents.float().mul_(vae.config.scaling_factor).half()
+    unet, text_encoder = train_denoiser(scaled, captions, arguments.work, arguments.steps, 64, arguments.seed, device)
+    export(vae, unet, text_encoder, arguments.output)
+    sample_sheet(arguments.output, arguments.output / "samples.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""What every test shares: no network, seeded chance, few threads, and the only place that skips."""
+
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+
+import pytest
+import torch
+from torch import Generator
+
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CUDA = torch.cuda.is_available()
+NERFACC_CUDA = CUDA and (find_spec("nerfacc.csrc") is not None or shutil.which("nvcc") is not None)
+
+REQUIREMENTS: dict[str, tuple[bool, str]] = {
+    "cuda": (CUDA, "there is no CUDA device"),
+    "nerfacc_cuda": (NERFACC_CUDA, "there is no CUDA device or no compiled nerfacc"),
+    "browser": (CHROMIUM is not None, "there is no Chromium on the path"),
+}
+"""Marker to whether this machine has what it needs, and the reason to give when not."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker, (present, reason) in REQUIREMENTS.items():
+            if not present and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def is_local(host: object) -> bool:
+    return host in (None, "", "localhost", "::1", "0.0.0.0") or str(host).startswith("127.")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def offline() -> Iterator[None]:
+    """Nothing but this machine answers: whoever needs the network at run time fails here as it would on a train."""
+    connect, resolve = socket.socket.connect, socket.getaddrinfo
+
+    def local_connect(self: socket.socket, address: object) -> None:
+        if isinstance(address, tuple) and not is_local(address[0]):
+            raise ConnectionRefusedError(f"The tests are offline, but {address[0]} was asked for.")
+        connect(self, address)
+
+    def local_resolve(host: str | None, *args: object, **kwargs: object) -> list[tuple]:
+        if not is_local(host):
+            raise socket.gaierror(f"The tests are offline, but {host} was asked for.")
+        return resolve(host, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", local_connect)
+        patch.setattr(socket, "getaddrinfo", local_resolve)
+        yield
+
+
+@pytest.fixture
+def generator() -> Callable[[int], Generator]:
+    """Makes a fresh generator from a seed: `generator(7)`."""
+    return lambda seed=0: Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """An empty folder for one run."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser's executable, for tests marked `browser`."""
+    assert CHROMIUM is not None
+    return CHROMIUM
