@@ -1,10 +1,12 @@
 """The prior against diffusers' own pipeline on the same random weights, for every kind of network output."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline
+from tiny_models import tiny_pipeline
 
 from dreamtime import diffusion
 from dreamtime.cameras import orbit
@@ -12,45 +14,10 @@ from dreamtime.distillation import guided_noise
 from dreamtime.priors import stable_diffusion
 from dreamtime.priors.stable_diffusion import ModelUnavailable
 from dreamtime.prompts import view_condition
-from dreamtime.toybox.models import build_scheduler, build_text_encoder, build_tokenizer
 from dreamtime.types import DiffusionPrior
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
 PROMPT, NEGATIVE = "a red cube, front view", "a blue ball"
-
-
-def tiny_pipeline(prediction_type: str) -> StableDiffusionPipeline:
-    """A whole pipeline of random weights, small enough for a test, in the layout of the Hub."""
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(0)
-        tokenizer = build_tokenizer()
-        return StableDiffusionPipeline(
-            tokenizer=tokenizer,
-            text_encoder=build_text_encoder(tokenizer),
-            vae=AutoencoderKL(
-                block_out_channels=(8, 8),
-                down_block_types=("DownEncoderBlock2D",) * 2,
-                up_block_types=("UpDecoderBlock2D",) * 2,
-                latent_channels=4,
-                norm_num_groups=4,
-                sample_size=16,
-                scaling_factor=0.37,
-            ),
-            unet=UNet2DConditionModel(
-                sample_size=8,
-                block_out_channels=(8, 16),
-                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-                up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-                layers_per_block=1,
-                cross_attention_dim=64,
-                attention_head_dim=2,
-                norm_num_groups=4,
-            ),
-            scheduler=DDIMScheduler.from_config(build_scheduler().config, prediction_type=prediction_type),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
 
 
 @pytest.fixture(scope="module", params=["epsilon", "v_prediction", "sample"])
@@ -153,8 +120,6 @@ def test_a_folder_that_is_no_model_is_named_in_a_sentence(tmp_path) -> None:
 
 
 def test_a_damaged_model_is_one_sentence(folder: Path, tmp_path) -> None:
-    import shutil
-
     broken = tmp_path / "broken"
     shutil.copytree(folder, broken)
     weights = broken / "unet" / "diffusion_pytorch_model.safetensors"

@@ -109,6 +109,13 @@ def one_sentence(source: str | Path) -> Iterator[None]:
         ) from error
 
 
+def load_alphas_cumprod(source: str | Path) -> Float[Tensor, " T"]:
+    """The noise levels abar alone, float64, from the scheduler's few lines of configuration. Raises `ModelUnavailable`."""
+    name = checked_source(source)
+    with one_sentence(source):
+        return DDIMScheduler.from_pretrained(name, subfolder="scheduler").alphas_cumprod.double()
+
+
 def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype) -> StableDiffusionPrior:
     """The denoiser from a folder or a Hub id; safetensors only. Raises `ModelUnavailable`."""
     name = checked_source(source)

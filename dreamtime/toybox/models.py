@@ -20,7 +20,7 @@ def vocabulary() -> list[str]:
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """A CLIP tokenizer whose merges join each known word to one token; unknown words fall apart into letters."""
+    """A CLIP tokenizer whose merges join the letters of known words, most of them to one token; others fall apart."""
     symbols = [chr(code) for code in range(ord("!"), ord("~") + 1)]
     symbols += [chr(code) for code in (*range(0xA1, 0xAD), *range(0xAE, 0x100), *range(0x100, 0x144))]
     vocab = [START, END, *symbols, *(symbol + "</w>" for symbol in symbols)]

@@ -37,7 +37,7 @@ KL_WEIGHT = 3e-4  # per latent element, against the mean absolute error per pixe
 def seeded_initialisation(seed: int) -> Iterator[None]:
     """Libraries initialise weights from torch's global generator: seed it here, and leave it outside as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         yield
 
 
@@ -162,7 +162,7 @@ def train_denoiser(
         live = nn.ModuleDict({"unet": models.build_unet(), "text_encoder": models.build_text_encoder(tokenizer)})
         average = nn.ModuleDict({"unet": models.build_unet(), "text_encoder": models.build_text_encoder(tokenizer)})
     average.load_state_dict(live.state_dict())
-    live.to(device).to(memory_format=torch.channels_last)
+    live.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in the stub
     average.to(device).requires_grad_(False)
     optimizer = torch.optim.AdamW(live.parameters(), lr=1e-3, weight_decay=1e-3, betas=(0.9, 0.99))
     generator = Generator().manual_seed(seed + 1)

@@ -1,0 +1,7 @@
+"""`python -m dreamtime`."""
+
+import sys
+
+from dreamtime.cli import main
+
+sys.exit(main())

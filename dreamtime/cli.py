@@ -1,0 +1,198 @@
+"""The command line: `python -m dreamtime text|schedule|resume|stop`. Progress on stderr, results' paths on stdout.
+
+Every mistake is one line on stderr and exit code 2; nothing that was computed before it is lost.
+"""
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from torch import Generator
+from tqdm import tqdm
+
+from dreamtime import diffusion, presets, runs
+
+USAGE_ERROR = 2
+FORMATS = (".glb", ".obj", ".ply", ".stl")
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE_ERROR, f"{self.prog}: {message}. See --help.\n")
+
+
+def add_schedule_options(parser: argparse.ArgumentParser, name: str) -> None:
+    """The options that shape a timestep schedule, shared by the commands that take one."""
+    parser.add_argument(name, dest="schedule", metavar="NAME", help=f"one of {', '.join(presets.SCHEDULES)}")
+    parser.add_argument("--steps", type=int, metavar="N", help="optimisation steps")
+    parser.add_argument("--m", type=float, help="centre of the prior weight W_p, in timesteps (default 500)")
+    parser.add_argument("--s", type=float, help="width of the prior weight W_p, in timesteps (default 125)")
+    parser.add_argument("--t-min", type=int, help="smallest timestep (default: 2 %% of T, or the schedule's own)")
+    parser.add_argument("--t-max", type=int, help="largest timestep (default: 98 %% of T)")
+    parser.add_argument("--fixed-t", type=int, metavar="T", help="the timestep of the schedule 'fixed' (default 500)")
+    parser.add_argument("--table", type=timestep_list, metavar="T,T,...", help="falling timesteps of the schedule 'custom'")
+
+
+def timestep_list(text: str) -> tuple[int, ...]:
+    """Comma-separated integers."""
+    return tuple(int(part) for part in text.split(","))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(prog="dreamtime", description="Text to textured 3D models by time-prioritized score distillation.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=OneLineParser)
+
+    text = commands.add_parser("text", help="turn a prompt into a 3D model")
+    text.add_argument("prompt", help='for example "a red cube"')
+    text.add_argument("--preset", default="standard", metavar="NAME", help="draft, standard or high (default standard)")
+    text.add_argument("--prior", default="toybox", metavar="NAME", help=f"{', '.join(presets.PRIORS)}, a Hub id, or a folder (default toybox)")
+    text.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
+    add_schedule_options(text, "--schedule")
+    text.add_argument("--seed", type=int, help="decides all chance (default 0)")
+    text.add_argument("--negative-prompt", metavar="TEXT", help="what to steer away from")
+    text.add_argument("--guidance-scale", type=float, metavar="X", help="classifier-free guidance; 1 is none")
+    text.add_argument("--weighting", metavar="NAME", help=f"w(t) of the gradient: {', '.join(presets.WEIGHTINGS)}")
+    text.add_argument("--representation", metavar="NAME", help=f"one of {', '.join(presets.REPRESENTATIONS)}")
+    text.add_argument("--background", metavar="NAME", help=f"one of {', '.join(presets.BACKGROUNDS)}")
+    text.add_argument("--views", type=int, metavar="B", help="images per step")
+    text.add_argument("--resolution", type=int, metavar="PX", help="side of those images")
+    text.add_argument("--learning-rate", type=float, metavar="X")
+    add_output_options(text)
+
+    resume = commands.add_parser("resume", help="go on with a stopped run, on the same schedule")
+    resume.add_argument("run_id", metavar="RUN_ID")
+    add_output_options(resume)
+
+    stop = commands.add_parser("stop", help="ask a run in another process to stop and deliver its mesh")
+    stop.add_argument("run_id", metavar="RUN_ID")
+    stop.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where run folders live (default ./runs)")
+
+    schedule = commands.add_parser("schedule", help="print or plot a timestep schedule")
+    add_schedule_options(schedule, "--name")
+    schedule.set_defaults(schedule="time-prioritized", steps=600)
+    schedule.add_argument("--betas", default="scaled_linear", help="linear, scaled_linear or squaredcos_cap_v2")
+    schedule.add_argument("--seed", type=int, default=0, help="for schedules that draw")
+    schedule.add_argument("--format", default="json", choices=("json", "csv", "png"))
+    schedule.add_argument("-o", "--output", type=Path, metavar="FILE", help="write there instead of stdout")
+    return parser
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=f"copy the model there; {', '.join(FORMATS)}")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where run folders live (default ./runs)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of paths")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def given(arguments: argparse.Namespace, names: set[str]) -> dict[str, Any]:
+    """The options a person really typed, as settings."""
+    return {name: value for name, value in vars(arguments).items() if name in names and value is not None}
+
+
+def check_output(path: Path | None) -> None:
+    """Raise ValueError before any work if the result could not be written there."""
+    if path is None:
+        return
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"The output must end in one of {', '.join(FORMATS)}, got {path.name!r}.")
+    if path.is_dir() or not path.absolute().parent.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+        raise ValueError(f"Cannot write {str(path)!r}: its folder must exist and be writable, and it must not be a folder itself.")
+
+
+def watched(frames: Iterator[runs.Frame], run: runs.Run, quiet: bool) -> None:
+    """Iterate with a progress bar; the first interrupt asks the run to stop and lets it deliver."""
+    with tqdm(total=run.settings.steps, initial=runs.steps_done(run), unit="step", disable=quiet, file=sys.stderr) as bar:
+        try:
+            for frame in frames:
+                bar.update(frame.step - bar.n)
+                bar.set_postfix(t=frame.t, loss=f"{frame.loss:.3g}", refresh=False)
+        except KeyboardInterrupt:
+            bar.write("Stopping: the mesh of what is there follows.", file=sys.stderr)
+            frames.close()
+
+
+def work_and_deliver(run: runs.Run, arguments: argparse.Namespace) -> None:
+    """Optimise, extract, and print where the results lie."""
+    watched(runs.work(run), run, arguments.quiet)
+    result = runs.deliver(run)
+    for note in result.notes:
+        print(note, file=sys.stderr)
+    files = {name: str(path) for name, path in result.files.items()}
+    if arguments.output:
+        shutil.copyfile(result.files[arguments.output.suffix.lower()[1:]], arguments.output)
+        files["output"] = str(arguments.output)
+    if arguments.json:
+        print(json.dumps({"run_id": run.id, "seed": run.settings.seed, "steps": result.steps, "files": files, "statistics": result.statistics}))
+    else:
+        print(files.get("output") or files["glb"])
+    if result.steps < run.settings.steps:
+        print(f"Stopped at step {result.steps} of {run.settings.steps}; go on with: python -m dreamtime resume {run.id} --runs {arguments.runs}", file=sys.stderr)
+
+
+def text(arguments: argparse.Namespace) -> None:
+    check_output(arguments.output)
+    chosen = given(arguments, {field.name for field in fields(presets.Settings)} - {"prior", "device"})
+    settings = presets.preset(arguments.preset, device=arguments.device, prior=arguments.prior, **chosen)
+    run = runs.create_run(arguments.runs, settings)
+    print(f"Run {run.id}: {presets.describe(settings)}", file=sys.stderr)
+    work_and_deliver(run, arguments)
+
+
+def resume(arguments: argparse.Namespace) -> None:
+    check_output(arguments.output)
+    run = runs.open_run(arguments.runs, arguments.run_id)
+    runs.clear_stop(run)
+    work_and_deliver(run, arguments)
+
+
+def stop(arguments: argparse.Namespace) -> None:
+    runs.request_stop(runs.open_run(arguments.runs, arguments.run_id))
+
+
+def schedule(arguments: argparse.Namespace) -> None:
+    alphas_cumprod = diffusion.alphas_cumprod_from_betas(arguments.betas)
+    options = given(arguments, {"m", "s", "t_min", "t_max", "fixed_t", "table"})
+    table = presets.timetable(arguments.schedule, alphas_cumprod, arguments.steps, **options)
+    generator = Generator().manual_seed(arguments.seed)
+    drawn = [table(i, generator) for i in range(1, len(table) + 1)]
+    if arguments.format == "png":
+        from dreamtime import plots
+
+        target = arguments.output or Path(f"schedule-{arguments.schedule}.png")
+        plots.schedule_png(target, alphas_cumprod, table, drawn, arguments.schedule, options.get("m", 500.0), options.get("s", 125.0))
+        print(target)
+        return
+    with arguments.output.open("w", newline="") if arguments.output else nullcontext(sys.stdout) as file:
+        if arguments.format == "json":
+            bands = {"low": table.low.tolist(), "high": table.high.tolist()} if table.random else {}
+            json.dump({"name": arguments.schedule, "steps": arguments.steps, "betas": arguments.betas, **options, "t": drawn, **bands}, file)
+            file.write("\n")
+        else:
+            csv.writer(file).writerows([("i", "t"), *enumerate(drawn, start=1)])
+
+
+COMMANDS = {"text": text, "resume": resume, "stop": stop, "schedule": schedule}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        COMMANDS[arguments.command](arguments)
+    except (ValueError, OSError) as error:
+        print(f"dreamtime: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        print("dreamtime: interrupted.", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,326 @@
+"""A run is a folder: settings, schedule table, checkpoint, curve, previews and results under one unguessable id.
+
+    settings.json  schedule.csv  checkpoint.safetensors  curve.csv  preview.png  stop  results/
+
+Stopping, resuming, sharing and sweeping are operations on that folder, so they work across processes.
+"""
+
+import csv
+import errno
+import json
+import logging
+import math
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Generator, Tensor
+
+from dreamtime import exports, meshes, turntable
+from dreamtime.cameras import turntable as cameras_around
+from dreamtime.checkpoints import checkpoint_text, load_checkpoint, save_checkpoint, write_atomically
+from dreamtime.generation import NonFiniteStep
+from dreamtime.presets import Dream, Scene, Settings, build_scene, settings_from_dict, settings_to_dict, text_to_3d, timetable_of
+from dreamtime.types import Step
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_SECONDS = 10.0
+PREVIEW_SECONDS = 0.5
+PREVIEW_CAMERA = cameras_around(1, 128)  # in front of the object, 128 pixels a side
+
+
+class RunError(ValueError):
+    """What went wrong with a run, in one sentence for the person who started it."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder and the settings it was made with."""
+
+    folder: Path
+    settings: Settings
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.safetensors"
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+    @property
+    def curve(self) -> Path:
+        return self.folder / "curve.csv"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One step as a watcher sees it; pictures come a few times per second, not at every step."""
+
+    step: int
+    steps: int
+    t: int
+    loss: float
+    seconds: float  # spent optimising so far, over all sittings
+    preview: UInt8[Tensor, "H W 3"] | None  # from the fixed camera
+    view: UInt8[Tensor, "h w 3"] | None  # what the prior was just shown
+
+    @property
+    def remaining(self) -> float:
+        """Estimated seconds to the last step."""
+        return self.seconds / self.step * (self.steps - self.step)
+
+
+def create_run(root: Path, settings: Settings) -> Run:
+    """A new run under `root`, with its settings and its whole schedule written down before the first step."""
+    table = timetable_of(settings)
+    with disk_errors():
+        folder = root / uuid.uuid4().hex
+        folder.mkdir(parents=True)
+        write_atomically(folder / "settings.json", lambda path: path.write_text(json.dumps(settings_to_dict(settings), indent=1)))
+        with (folder / "schedule.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("step", "t_low", "t_high"), *zip(range(1, len(table) + 1), table.low.tolist(), table.high.tolist(), strict=True)])
+    return Run(folder, settings)
+
+
+def open_run(root: Path, run_id: str) -> Run:
+    """The run of that id under `root`; raises `RunError` when there is none, whatever the id contains."""
+    if not isinstance(run_id, str) or not re.fullmatch(r"[0-9a-f]{32}", run_id):
+        raise RunError("A run id is 32 hexadecimal digits, as shown beside the run.")
+    folder = root / run_id
+    if not (folder / "settings.json").is_file():
+        raise RunError("There is no run with this id here; it may have been swept away.")
+    try:
+        settings = settings_from_dict(json.loads((folder / "settings.json").read_text()))
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunError("The settings of this run cannot be read.") from error
+    return Run(folder, settings)
+
+
+def request_stop(run: Run) -> None:
+    """Ask whoever works on the run, in this process or another, to stop after the current step and keep the result."""
+    (run.folder / "stop").touch()
+
+
+def stop_requested(run: Run) -> bool:
+    return (run.folder / "stop").exists()
+
+
+def clear_stop(run: Run) -> None:
+    """Take a stop request back, as somebody who resumes does."""
+    (run.folder / "stop").unlink(missing_ok=True)
+
+
+def steps_done(run: Run) -> int:
+    """The step of the checkpoint, 0 before the first."""
+    return int(checkpoint_text(run.checkpoint)["step"]) if run.checkpoint.exists() else 0
+
+
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """Say in a sentence what the file system refused."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError("The disk is full: free some space, then resume; everything saved before is kept.") from error
+        raise RunError(f"The run folder cannot be written: {error.strerror or error}.") from error
+
+
+@contextmanager
+def working_on(run: Run) -> Iterator[None]:
+    """Hold the run for one worker; a second one is refused. The system releases the lock if the worker dies."""
+    lock = FileLock(run.folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunError("This run is being worked on already; watch it where it runs, or stop it first.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def curve_rows(run: Run, done: int) -> list[tuple[int, int, float]]:
+    """Step, t and loss of the steps up to `done`, as saved with the checkpoint."""
+    if not run.curve.exists():
+        return []
+    with run.curve.open(newline="") as file:
+        rows = [(int(row["step"]), int(row["t"]), float(row["loss"])) for row in csv.DictReader(file)]
+    return [row for row in rows if row[0] <= done]
+
+
+def save_curve(run: Run, rows: list[tuple[int, int, float]]) -> None:
+    def write(path: Path) -> None:
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([("step", "t", "loss"), *rows])
+
+    write_atomically(run.curve, write)
+
+
+def as_bytes(image: Float[Tensor, "H W 3"]) -> UInt8[Tensor, "H W 3"]:
+    """[0, 1] to bytes."""
+    return (image.clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu()
+
+
+def work(run: Run, seconds: float = math.inf) -> Iterator[Frame]:
+    """Optimise from the checkpoint on until the last step, a stop request, or `seconds` have passed; yield every step.
+
+    The checkpoint is written every few seconds and whenever the iteration ends, also when the caller closes it.
+    Raises `RunError`; what the last checkpoint holds is kept.
+    """
+    with working_on(run):
+        dream = text_to_3d(run.settings)
+        optimizers = {"optimizer": dream.optimizer}
+        done, before = restore(run, dream, optimizers)
+        rows = curve_rows(run, done)
+        started = saved = time.monotonic()
+        shown, spent = -math.inf, before
+
+        def save() -> None:
+            with disk_errors():
+                words = {"step": str(done), "seconds": f"{spent:.3f}"}
+                save_checkpoint(run.checkpoint, dream.scene.modules, optimizers, dream.generator, words)
+                save_curve(run, rows)
+
+        try:
+            for step in dream.steps(done):
+                now = time.monotonic()
+                done, spent = step.index, before + now - started
+                rows.append((step.index, step.t, step.loss))
+                if now - saved > CHECKPOINT_SECONDS:
+                    save()
+                    saved = now
+                due = now - shown > PREVIEW_SECONDS or step.index == run.settings.steps
+                shown = now if due else shown
+                yield frame_of(step, run.settings.steps, dream, spent, due)
+                if stop_requested(run) or now - started > seconds:
+                    break
+        except NonFiniteStep as error:
+            raise RunError(f"{error} The run stopped; its checkpoint of step {steps_done(run)} is kept.") from error
+        except torch.OutOfMemoryError as error:
+            raise RunError(
+                f"Out of memory: choose a smaller preset, fewer views or a lower resolution. The checkpoint of step"
+                f" {steps_done(run)} is kept."
+            ) from error
+        except GeneratorExit:
+            save()
+            raise
+        save()
+
+
+def restore(run: Run, dream: Dream, optimizers: Mapping[str, torch.optim.Optimizer]) -> tuple[int, float]:
+    """Put the checkpoint's state into a freshly built dream; the step it was taken at and the seconds spent until then."""
+    if not run.checkpoint.exists():
+        return 0, 0.0
+    text = load_checkpoint(run.checkpoint, dream.scene.modules, optimizers, dream.generator)
+    return int(text["step"]), float(text["seconds"])
+
+
+def frame_of(step: Step, steps: int, dream: Dream, spent: float, with_pictures: bool) -> Frame:
+    """The step for watchers; the fixed view is rendered only when it will be shown."""
+    preview = as_bytes(dream.scene.preview(PREVIEW_CAMERA).image[0]) if with_pictures else None
+    view = as_bytes(step.rendering.image[0]) if with_pictures else None
+    return Frame(step.index, steps, step.t, step.loss, spent, preview, view)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run delivers; `files` by kind: glb, obj (its MTL and PNG beside it), zip (these three), ply, stl, turntable, normals, picture."""
+
+    steps: int  # of the optimisation, behind this result
+    files: dict[str, Path]
+    statistics: dict[str, Any]
+    notes: tuple[str, ...]  # what a person should know about the mesh
+
+
+def deliver(run: Run) -> Result:
+    """Extract, unwrap, texture and write the mesh of the latest checkpoint, with its turntable and statistics.
+
+    Needs no diffusion model and no GPU. Raises `RunError` when the run has not come to a first checkpoint.
+    """
+    if not run.checkpoint.exists():
+        raise RunError("This run has not finished a first step yet: there is no mesh to deliver.")
+    scene = build_scene(run.settings, torch.device("cpu"), Generator())
+    text = load_checkpoint(run.checkpoint, scene.modules, {}, Generator())
+    with disk_errors():
+        run.results.mkdir(exist_ok=True)
+        return write_results(run, scene, int(text["step"]), float(text["seconds"]))
+
+
+def file_name(prompt: str) -> str:
+    """A short plain file name that recalls the prompt: letters, digits and hyphens only."""
+    return re.sub(r"[^a-z0-9]+", "-", prompt.lower())[:40].strip("-") or "model"
+
+
+def write_results(run: Run, scene: Scene, steps: int, seconds: float) -> Result:
+    """All files of a result, and `statistics.json` beside them."""
+    started = time.monotonic()
+    settings, name = run.settings, file_name(run.settings.prompt)
+    extraction = meshes.extract(scene.representation, settings.mesh_resolution, max_faces=settings.faces)
+    textured = meshes.texture(scene.representation, extraction.mesh, settings.texture_size)
+    extras = {"generator": "DreamTime", "run": run.id, "steps_done": steps, "settings": settings_to_dict(settings)}
+    extras |= {"prompt": settings.prompt, "seed": settings.seed}
+    written = exports.write_all(run.results, name, textured, extras)
+    videos = turntable.write_turntable(textured, run.results, name)
+    picture = run.results / f"{name}-picture.png"
+    Image.fromarray(as_bytes(turntable.render_textured(textured, cameras_around(1, 384)).image[0]).numpy()).save(picture)
+    statistics = {
+        **asdict(meshes.statistics(textured)),
+        "steps": steps,
+        "optimisation_seconds": round(seconds, 2),
+        "extraction_seconds": round(time.monotonic() - started, 2),
+        "glb_bytes": written.glb.stat().st_size,
+        "density_level": round(extraction.level, 3),
+    }
+    (run.results / "statistics.json").write_text(json.dumps(statistics, indent=1))
+    (run.results / "notes.json").write_text(json.dumps(extraction.notes))
+    files = {"glb": written.glb, "obj": written.obj, "zip": written.zip, "ply": written.ply, "stl": written.stl}
+    files |= {"turntable": videos.color, "normals": videos.normal, "picture": picture}
+    return Result(steps, files, statistics, extraction.notes)
+
+
+def delivered(run: Run) -> Result | None:
+    """The result that `deliver` last wrote, or None."""
+    name = file_name(run.settings.prompt)
+    endings = {"glb": ".glb", "obj": ".obj", "zip": "-obj.zip", "ply": ".ply", "stl": ".stl", "picture": "-picture.png"}
+    files = {kind: run.results / f"{name}{ending}" for kind, ending in endings.items()}
+    files |= {"turntable": run.results / f"{name}-color.mp4", "normals": run.results / f"{name}-normal.mp4"}
+    if not (run.results / "statistics.json").is_file() or not all(path.is_file() for path in files.values()):
+        return None
+    statistics = json.loads((run.results / "statistics.json").read_text())
+    return Result(statistics["steps"], files, statistics, tuple(json.loads((run.results / "notes.json").read_text())))
+
+
+def sweep(root: Path, older_than: float) -> int:
+    """Remove runs that nobody has touched for `older_than` seconds; how many went. Runs being worked on stay."""
+    removed = 0
+    for folder in root.iterdir() if root.is_dir() else ():
+        if not re.fullmatch(r"[0-9a-f]{32}", folder.name):
+            continue
+        newest = max((path.stat().st_mtime for path in folder.glob("*")), default=folder.stat().st_mtime)
+        if datetime.now(timezone.utc).timestamp() - newest < older_than:
+            continue
+        try:
+            with FileLock(folder / "lock", timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
+                removed += 1
+        except Timeout:
+            continue
+    return removed

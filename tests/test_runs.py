@@ -1,0 +1,192 @@
+"""Runs as folders: a run stopped and resumed equals one that never stopped, and nothing that was saved is ever lost."""
+
+import errno
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_models import tiny_pipeline
+
+from dreamtime import runs
+from dreamtime.presets import Settings, timetable_of
+from dreamtime.runs import RunError
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Settings:
+    """A run of six small steps on a model of random weights."""
+    folder = tmp_path_factory.mktemp("model")
+    tiny_pipeline("epsilon").save_pretrained(folder)
+    return Settings(
+        "a red cube",
+        prior=str(folder),
+        steps=6,
+        views=1,
+        resolution=16,
+        samples_per_ray=16,
+        mesh_resolution=24,
+        faces=400,
+        texture_size=64,
+        learning_rate=0.001,
+    )
+
+
+def tensors_of(run: runs.Run) -> dict[str, torch.Tensor]:
+    return load_file(run.checkpoint)
+
+
+def test_a_run_leaves_its_settings_schedule_curve_and_checkpoint(tiny, tmp_path) -> None:
+    run = runs.create_run(tmp_path, tiny)
+    frames = list(runs.work(run))
+    assert [frame.step for frame in frames] == [1, 2, 3, 4, 5, 6]
+    assert [frame.t for frame in frames] == timetable_of(tiny).low.tolist()
+    assert frames[-1].preview.shape == (128, 128, 3)
+    assert frames[-1].remaining == 0
+    assert runs.steps_done(run) == 6
+    assert [row[0] for row in runs.curve_rows(run, 6)] == [1, 2, 3, 4, 5, 6]
+    assert json.loads((run.folder / "settings.json").read_text())["prompt"] == "a red cube"
+    assert len((run.folder / "schedule.csv").read_text().splitlines()) == 7
+    assert runs.open_run(tmp_path, run.id) == run
+
+
+def test_stopping_and_resuming_equals_never_stopping(tiny, tmp_path) -> None:
+    whole, parts = runs.create_run(tmp_path, tiny), runs.create_run(tmp_path, tiny)
+    expected = [frame.loss for frame in runs.work(whole)]
+    losses = []
+    for frame in runs.work(parts):
+        losses.append(frame.loss)
+        if frame.step == 2:
+            runs.request_stop(parts)
+    assert runs.steps_done(parts) == 2
+    runs.clear_stop(parts)
+    losses += [frame.loss for frame in runs.work(parts)]
+    assert losses == expected
+    first, second = tensors_of(whole), tensors_of(parts)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert whole.curve.read_text() == parts.curve.read_text()
+
+
+def test_closing_the_iteration_keeps_what_was_done(tiny, tmp_path) -> None:
+    run = runs.create_run(tmp_path, tiny)
+    frames = runs.work(run)
+    for _ in range(3):
+        next(frames)
+    frames.close()
+    assert runs.steps_done(run) == 3
+    assert next(runs.work(run)).step == 4
+
+
+def test_a_deadline_ends_a_sitting(tiny, tmp_path) -> None:
+    run = runs.create_run(tmp_path, tiny)
+    assert [frame.step for frame in runs.work(run, seconds=0.0)] == [1]
+    assert [frame.step for frame in runs.work(run, seconds=0.0)] == [2]
+
+
+def test_a_second_worker_is_refused(tiny, tmp_path) -> None:
+    run = runs.create_run(tmp_path, tiny)
+    frames = runs.work(run)
+    next(frames)
+    with pytest.raises(RunError, match="being worked on already"):
+        next(runs.work(run))
+    frames.close()
+
+
+def test_a_partial_run_delivers_every_file(tiny, tmp_path) -> None:
+    run = runs.create_run(tmp_path, tiny)
+    list(runs.work(run, seconds=0.0))
+    assert runs.delivered(run) is None
+    result = runs.deliver(run)
+    assert set(result.files) == {"glb", "obj", "zip", "ply", "stl", "turntable", "normals", "picture"}
+    assert all(path.stat().st_size > 0 and path.parent == run.results for path in result.files.values())
+    assert result.files["glb"].read_bytes()[:4] == b"glTF"
+    assert result.files["glb"].name == "a-red-cube.glb"
+    assert result.statistics["watertight"]
+    assert result.steps == 1
+    assert runs.delivered(run) == result
+
+
+def test_no_mesh_before_the_first_step(tiny, tmp_path) -> None:
+    with pytest.raises(RunError, match="not finished a first step"):
+        runs.deliver(runs.create_run(tmp_path, tiny))
+
+
+@pytest.mark.parametrize("run_id", ["../../etc/passwd", "", "0" * 31, "0" * 33, "G" * 32, "0" * 31 + "/", "0" * 32 + "\n", None, 7])
+def test_an_id_that_is_none_is_refused(run_id, tmp_path) -> None:
+    with pytest.raises(RunError, match="32 hexadecimal digits"):
+        runs.open_run(tmp_path, run_id)
+
+
+def test_an_unknown_id_is_refused(tmp_path) -> None:
+    with pytest.raises(RunError, match="no run with this id"):
+        runs.open_run(tmp_path, "0" * 32)
+
+
+def test_damaged_settings_are_one_sentence(tiny, tmp_path) -> None:
+    run = runs.create_run(tmp_path, tiny)
+    (run.folder / "settings.json").write_text('{"prompt": 3')
+    with pytest.raises(RunError, match="settings of this run cannot be read"):
+        runs.open_run(tmp_path, run.id)
+
+
+def test_a_corrupt_checkpoint_is_one_sentence(tiny, tmp_path) -> None:
+    run = runs.create_run(tmp_path, tiny)
+    list(runs.work(run, seconds=0.0))
+    run.checkpoint.write_bytes(run.checkpoint.read_bytes()[:500])
+    for action in (lambda: list(runs.work(run)), lambda: runs.deliver(run)):
+        with pytest.raises(ValueError, match="cannot be read"):
+            action()
+
+
+def test_a_full_disk_is_one_sentence_and_spares_the_last_checkpoint(tiny, tmp_path, monkeypatch) -> None:
+    run = runs.create_run(tmp_path, tiny)
+    list(runs.work(run, seconds=0.0))
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(runs, "save_checkpoint", full)
+    with pytest.raises(RunError, match="disk is full"):
+        list(runs.work(run))
+    monkeypatch.undo()
+    assert runs.steps_done(run) == 1
+    assert runs.deliver(run).steps == 1
+
+
+def test_a_nan_names_step_and_t_and_keeps_the_checkpoint(tiny, tmp_path, monkeypatch) -> None:
+    run = runs.create_run(tmp_path, tiny)
+    list(runs.work(run, seconds=0.0))
+    broken = replace(tiny, opacity=1.0)
+    monkeypatch.setattr("dreamtime.regularizers.opacity", lambda rendering, progress: rendering.image.sum() * torch.nan)
+    poisoned = runs.Run(run.folder, broken)
+    with pytest.raises(RunError, match=rf"step 2 \(t = {timetable_of(tiny).low[1]}\).*checkpoint of step 1 is kept"):
+        list(runs.work(poisoned))
+    assert runs.steps_done(run) == 1
+
+
+@pytest.mark.parametrize(("prompt", "name"), [("A red CUBE!", "a-red-cube"), ("../../x", "x"), ("立方体", "model"), ("a" * 90, "a" * 40)])
+def test_file_names_are_plain(prompt: str, name: str) -> None:
+    assert runs.file_name(prompt) == name
+
+
+def test_sweep_takes_only_old_idle_runs(tiny, tmp_path) -> None:
+    old, busy = runs.create_run(tmp_path, tiny), runs.create_run(tmp_path, tiny)
+    other = tmp_path / "not-a-run"
+    other.mkdir()
+    frames = runs.work(busy)
+    next(frames)
+    assert runs.sweep(tmp_path, older_than=3600) == 0
+    assert runs.sweep(tmp_path, older_than=-1) == 1
+    assert not old.folder.exists()
+    assert busy.folder.exists()
+    assert other.exists()
+    frames.close()
+
+
+def test_a_root_that_cannot_be_written_is_one_sentence(tiny, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="run folder cannot be written"):
+        runs.create_run(tmp_path / "file", tiny)
