@@ -2,7 +2,7 @@
 
     python benchmarks/speed.py
 
-Writes `speed.md` beside this file. Run it on an otherwise idle machine; the machine's class and the date are part of the result.
+Writes `speed.md` beside this file. Run it on an otherwise idle machine; its class and the date are part of the result.
 """
 
 import argparse
@@ -75,7 +75,9 @@ def cold_command(preset: str) -> tuple[float, float, float]:
         command = [sys.executable, "-m", "dreamtime", "text", "a red cube", "--preset", preset, "--device", "cpu", "--quiet"]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         started = time.perf_counter()
-        subprocess.run([*command, "--runs", folder, "-o", f"{folder}/cube.glb"], check=True, capture_output=True, cwd=HERE.parent)
+        subprocess.run(
+            [*command, "--runs", folder, "-o", f"{folder}/cube.glb"], check=True, capture_output=True, cwd=HERE.parent
+        )
         wall = time.perf_counter() - started
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -90,8 +92,9 @@ def main() -> None:
     lines = [
         "# Speed",
         "",
-        f"{date}, {platform.machine()}, {threads} CPU threads, no GPU, Python {platform.python_version()}, torch {torch.__version__}.",
-        f"Cold command `python -m dreamtime text \"a red cube\" --preset P -o cube.glb`, median of {arguments.repeats}:",
+        f"{date}, {platform.machine()}, {threads} CPU threads, no GPU, Python {platform.python_version()},"
+        f" torch {torch.__version__}.",
+        f'Cold command `python -m dreamtime text "a red cube" --preset P -o cube.glb`, median of {arguments.repeats}:',
         "",
         "| preset | steps | wall, s | CPU, s | peak memory, MB |",
         "|---|---|---|---|---|",
@@ -99,12 +102,16 @@ def main() -> None:
     for preset in ("draft", "standard"):
         walls, cpus, peaks = zip(*(cold_command(preset) for _ in range(arguments.repeats)), strict=True)
         steps = presets.preset(preset, "cpu", prompt="a red cube").steps
-        lines.append(f"| {preset} | {steps} | {statistics.median(walls):.1f} | {statistics.median(cpus):.1f} | {max(peaks):.0f} |")
+        lines.append(
+            f"| {preset} | {steps} | {statistics.median(walls):.1f} | {statistics.median(cpus):.1f} | {max(peaks):.0f} |"
+        )
     lines += ["", "Milliseconds of one step:", ""]
     breakdowns = {preset: step_breakdown(preset) for preset in ("draft", "standard")}
     parts = next(iter(breakdowns.values()))
     lines += ["| preset | " + " | ".join(parts) + " |", "|---" * (1 + len(parts)) + "|"]
-    lines += [f"| {preset} | " + " | ".join(f"{ms:.1f}" for ms in parts.values()) + " |" for preset, parts in breakdowns.items()]
+    lines += [
+        f"| {preset} | " + " | ".join(f"{ms:.1f}" for ms in parts.values()) + " |" for preset, parts in breakdowns.items()
+    ]
     (HERE / "speed.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

@@ -70,12 +70,21 @@ def jobs(preset: str, seeds: int, steps: int | None) -> Iterator[tuple[Thing, pr
 
 def summary(rows: list[dict[str, str]]) -> str:
     """A table of means per schedule, and one row per prompt."""
-    lines = ["| schedule | runs | mean IoU | worst IoU | mean colour error (CIEDE2000) | mean seconds |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| schedule | runs | mean IoU | worst IoU | mean colour error (CIEDE2000) | mean seconds |",
+        "|---|---|---|---|---|---|",
+    ]
     for schedule in SCHEDULES:
         of = [row for row in rows if row["schedule"] == schedule]
         iou, color, seconds = (np.array([float(row[key]) for row in of]) for key in ("iou", "color", "seconds"))
-        lines.append(f"| {schedule} | {len(of)} | {iou.mean():.3f} | {iou.min():.3f} | {color.mean():.1f} | {seconds.mean():.1f} |")
-    lines += ["", "| prompt | " + " | ".join(f"IoU {s} | colour {s}" for s in SCHEDULES) + " |", "|---" * (1 + 2 * len(SCHEDULES)) + "|"]
+        lines.append(
+            f"| {schedule} | {len(of)} | {iou.mean():.3f} | {iou.min():.3f} | {color.mean():.1f} | {seconds.mean():.1f} |"
+        )
+    lines += [
+        "",
+        "| prompt | " + " | ".join(f"IoU {s} | colour {s}" for s in SCHEDULES) + " |",
+        "|---" * (1 + 2 * len(SCHEDULES)) + "|",
+    ]
     for thing in THINGS:
         cells = []
         for schedule in SCHEDULES:
@@ -109,7 +118,8 @@ def main() -> None:
             writer.writerows(rows)
     arguments.output.with_suffix(".md").write_text(summary(rows))
     strips = [
-        np.concatenate([np.array(Image.open(pictures / f"{t.color}-{t.shape}-{s}-0.png")) for s in SCHEDULES], axis=1) for t in THINGS
+        np.concatenate([np.array(Image.open(pictures / f"{t.color}-{t.shape}-{s}-0.png")) for s in SCHEDULES], axis=1)
+        for t in THINGS
     ]
     Image.fromarray(np.concatenate(strips)).save(arguments.output.with_suffix(".png"))
 

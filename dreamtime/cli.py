@@ -55,7 +55,9 @@ def build_parser() -> argparse.ArgumentParser:
     text = commands.add_parser("text", help="turn a prompt into a 3D model")
     text.add_argument("prompt", help='for example "a red cube"')
     text.add_argument("--preset", default="standard", metavar="NAME", help="draft, standard or high (default standard)")
-    text.add_argument("--prior", default="toybox", metavar="NAME", help=f"{', '.join(presets.PRIORS)}, a Hub id, or a folder (default toybox)")
+    text.add_argument(
+        "--prior", default="toybox", metavar="NAME", help=f"{', '.join(presets.PRIORS)}, a Hub id, or a folder (default toybox)"
+    )
     text.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
     add_schedule_options(text, "--schedule")
     text.add_argument("--seed", type=int, help="decides all chance (default 0)")
@@ -89,7 +91,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=f"copy the model there; {', '.join(FORMATS)}")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where run folders live (default ./runs)")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where run folders live (default ./runs)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of paths")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -106,7 +110,9 @@ def check_output(path: Path | None) -> None:
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"The output must end in one of {', '.join(FORMATS)}, got {path.name!r}.")
     if path.is_dir() or not path.absolute().parent.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-        raise ValueError(f"Cannot write {str(path)!r}: its folder must exist and be writable, and it must not be a folder itself.")
+        raise ValueError(
+            f"Cannot write {str(path)!r}: its folder must exist and be writable, and it must not be a folder itself."
+        )
 
 
 def watched(frames: Iterator[runs.Frame], run: runs.Run, quiet: bool) -> None:
@@ -121,6 +127,15 @@ def watched(frames: Iterator[runs.Frame], run: runs.Run, quiet: bool) -> None:
             frames.close()
 
 
+def copy_result(result: runs.Result, output: Path) -> None:
+    """The model under the name that was asked for; an OBJ brings the material and texture that it refers to."""
+    source = result.files[output.suffix.lower()[1:]]
+    shutil.copyfile(source, output)
+    if output.suffix.lower() == ".obj":
+        for ending in (".mtl", ".png"):
+            shutil.copyfile(source.with_suffix(ending), output.parent / source.with_suffix(ending).name)
+
+
 def work_and_deliver(run: runs.Run, arguments: argparse.Namespace) -> None:
     """Optimise, extract, and print where the results lie."""
     watched(runs.work(run), run, arguments.quiet)
@@ -129,14 +144,25 @@ def work_and_deliver(run: runs.Run, arguments: argparse.Namespace) -> None:
         print(note, file=sys.stderr)
     files = {name: str(path) for name, path in result.files.items()}
     if arguments.output:
-        shutil.copyfile(result.files[arguments.output.suffix.lower()[1:]], arguments.output)
+        copy_result(result, arguments.output)
         files["output"] = str(arguments.output)
     if arguments.json:
-        print(json.dumps({"run_id": run.id, "seed": run.settings.seed, "steps": result.steps, "files": files, "statistics": result.statistics}))
+        print(
+            json.dumps(
+                {
+                    "run_id": run.id,
+                    "seed": run.settings.seed,
+                    "steps": result.steps,
+                    "files": files,
+                    "statistics": result.statistics,
+                }
+            )
+        )
     else:
         print(files.get("output") or files["glb"])
     if result.steps < run.settings.steps:
-        print(f"Stopped at step {result.steps} of {run.settings.steps}; go on with: python -m dreamtime resume {run.id} --runs {arguments.runs}", file=sys.stderr)
+        again = f"python -m dreamtime resume {run.id} --runs {arguments.runs}"
+        print(f"Stopped at step {result.steps} of {run.settings.steps}; go on with: {again}", file=sys.stderr)
 
 
 def text(arguments: argparse.Namespace) -> None:
@@ -169,13 +195,25 @@ def schedule(arguments: argparse.Namespace) -> None:
         from dreamtime import plots
 
         target = arguments.output or Path(f"schedule-{arguments.schedule}.png")
-        plots.schedule_png(target, alphas_cumprod, table, drawn, arguments.schedule, options.get("m", 500.0), options.get("s", 125.0))
+        plots.schedule_png(
+            target, alphas_cumprod, table, drawn, arguments.schedule, options.get("m", 500.0), options.get("s", 125.0)
+        )
         print(target)
         return
     with arguments.output.open("w", newline="") if arguments.output else nullcontext(sys.stdout) as file:
         if arguments.format == "json":
             bands = {"low": table.low.tolist(), "high": table.high.tolist()} if table.random else {}
-            json.dump({"name": arguments.schedule, "steps": arguments.steps, "betas": arguments.betas, **options, "t": drawn, **bands}, file)
+            json.dump(
+                {
+                    "name": arguments.schedule,
+                    "steps": arguments.steps,
+                    "betas": arguments.betas,
+                    **options,
+                    "t": drawn,
+                    **bands,
+                },
+                file,
+            )
             file.write("\n")
         else:
             csv.writer(file).writerows([("i", "t"), *enumerate(drawn, start=1)])

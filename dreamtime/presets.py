@@ -5,7 +5,7 @@ and command line read them here.
 """
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -210,7 +210,9 @@ def resolve_device(name: str) -> str:
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     one_of("device", name, ("auto", *present))
     if not present[name]:
-        raise ValueError(f"The device {name!r} is not there; this machine has {', '.join(d for d, ok in present.items() if ok)}.")
+        raise ValueError(
+            f"The device {name!r} is not there; this machine has {', '.join(d for d, ok in present.items() if ok)}."
+        )
     return name
 
 
@@ -342,7 +344,10 @@ def regularizers_of(settings: Settings) -> dict[str, Regularizer]:
 
 
 def compose(
-    settings: Settings, prior: DiffusionPrior, condition: Condition, watch: Callable[[Renderer], Renderer] = lambda render: render
+    settings: Settings,
+    prior: DiffusionPrior,
+    condition: Condition,
+    watch: Callable[[Renderer], Renderer] = lambda render: render,
 ) -> Dream:
     """A run's parts around a given prior and its condition; `watch` may wrap the renderer, to time it say."""
     generator = Generator().manual_seed(settings.seed)

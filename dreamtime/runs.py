@@ -18,12 +18,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 from torch import Generator, Tensor
 
@@ -31,13 +32,34 @@ from dreamtime import exports, meshes, turntable
 from dreamtime.cameras import turntable as cameras_around
 from dreamtime.checkpoints import checkpoint_text, load_checkpoint, save_checkpoint, write_atomically
 from dreamtime.generation import NonFiniteStep
-from dreamtime.presets import Dream, Scene, Settings, build_scene, settings_from_dict, settings_to_dict, text_to_3d, timetable_of
+from dreamtime.presets import (
+    Dream,
+    Scene,
+    Settings,
+    build_scene,
+    settings_from_dict,
+    settings_to_dict,
+    text_to_3d,
+    timetable_of,
+)
 from dreamtime.types import Step
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 10.0
 PREVIEW_SECONDS = 0.5
+FILES = {
+    "glb": ".glb",
+    "obj": ".obj",
+    "zip": "-obj.zip",
+    "ply": ".ply",
+    "stl": ".stl",
+    "turntable": ".mp4",
+    "normals": "-normals.mp4",
+    "picture": "-picture.png",
+}
+"""What a result consists of, and how each file's name ends after the prompt's."""
+
 PREVIEW_CAMERA = cameras_around(1, 128)  # in front of the object, 128 pixels a side
 
 
@@ -93,13 +115,20 @@ def create_run(root: Path, settings: Settings) -> Run:
     with disk_errors():
         folder = root / uuid.uuid4().hex
         folder.mkdir(parents=True)
-        write_atomically(folder / "settings.json", lambda path: path.write_text(json.dumps(settings_to_dict(settings), indent=1)))
+        write_atomically(
+            folder / "settings.json", lambda path: path.write_text(json.dumps(settings_to_dict(settings), indent=1))
+        )
         with (folder / "schedule.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([("step", "t_low", "t_high"), *zip(range(1, len(table) + 1), table.low.tolist(), table.high.tolist(), strict=True)])
+            csv.writer(file).writerows(
+                [
+                    ("step", "t_low", "t_high"),
+                    *zip(range(1, len(table) + 1), table.low.tolist(), table.high.tolist(), strict=True),
+                ]
+            )
     return Run(folder, settings)
 
 
-def open_run(root: Path, run_id: str) -> Run:
+def open_run(root: Path, run_id: object) -> Run:
     """The run of that id under `root`; raises `RunError` when there is none, whatever the id contains."""
     if not isinstance(run_id, str) or not re.fullmatch(r"[0-9a-f]{32}", run_id):
         raise RunError("A run id is 32 hexadecimal digits, as shown beside the run.")
@@ -174,11 +203,6 @@ def save_curve(run: Run, rows: list[tuple[int, int, float]]) -> None:
     write_atomically(run.curve, write)
 
 
-def as_bytes(image: Float[Tensor, "H W 3"]) -> UInt8[Tensor, "H W 3"]:
-    """[0, 1] to bytes."""
-    return (image.clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu()
-
-
 def work(run: Run, seconds: float = math.inf) -> Iterator[Frame]:
     """Optimise from the checkpoint on until the last step, a stop request, or `seconds` have passed; yield every step.
 
@@ -235,14 +259,17 @@ def restore(run: Run, dream: Dream, optimizers: Mapping[str, torch.optim.Optimiz
 
 def frame_of(step: Step, steps: int, dream: Dream, spent: float, with_pictures: bool) -> Frame:
     """The step for watchers; the fixed view is rendered only when it will be shown."""
-    preview = as_bytes(dream.scene.preview(PREVIEW_CAMERA).image[0]) if with_pictures else None
-    view = as_bytes(step.rendering.image[0]) if with_pictures else None
+    preview = turntable.as_bytes(dream.scene.preview(PREVIEW_CAMERA).image)[0].cpu() if with_pictures else None
+    view = turntable.as_bytes(step.rendering.image)[0].cpu() if with_pictures else None
     return Frame(step.index, steps, step.t, step.loss, spent, preview, view)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run delivers; `files` by kind: glb, obj (its MTL and PNG beside it), zip (these three), ply, stl, turntable, normals, picture."""
+    """What a run delivers.
+
+    The kinds of `files`: glb, obj (its MTL and PNG beside it), zip (these three), ply, stl, turntable, normals, picture.
+    """
 
     steps: int  # of the optimisation, behind this result
     files: dict[str, Path]
@@ -261,7 +288,10 @@ def deliver(run: Run) -> Result:
     text = load_checkpoint(run.checkpoint, scene.modules, {}, Generator())
     with disk_errors():
         run.results.mkdir(exist_ok=True)
-        return write_results(run, scene, int(text["step"]), float(text["seconds"]))
+        write_results(run, scene, int(text["step"]), float(text["seconds"]))
+    result = delivered(run)
+    assert result is not None
+    return result
 
 
 def file_name(prompt: str) -> str:
@@ -269,8 +299,8 @@ def file_name(prompt: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", prompt.lower())[:40].strip("-") or "model"
 
 
-def write_results(run: Run, scene: Scene, steps: int, seconds: float) -> Result:
-    """All files of a result, and `statistics.json` beside them."""
+def write_results(run: Run, scene: Scene, steps: int, seconds: float) -> None:
+    """All files of a result, and `result.json`, which completes it, last."""
     started = time.monotonic()
     settings, name = run.settings, file_name(run.settings.prompt)
     extraction = meshes.extract(scene.representation, settings.mesh_resolution, max_faces=settings.faces)
@@ -278,9 +308,9 @@ def write_results(run: Run, scene: Scene, steps: int, seconds: float) -> Result:
     extras = {"generator": "DreamTime", "run": run.id, "steps_done": steps, "settings": settings_to_dict(settings)}
     extras |= {"prompt": settings.prompt, "seed": settings.seed}
     written = exports.write_all(run.results, name, textured, extras)
-    videos = turntable.write_turntable(textured, run.results, name)
-    picture = run.results / f"{name}-picture.png"
-    Image.fromarray(as_bytes(turntable.render_textured(textured, cameras_around(1, 384)).image[0]).numpy()).save(picture)
+    turntable.turntable(partial(turntable.render_textured, textured), run.results, name)
+    still = turntable.render_textured(textured, cameras_around(1, 384))
+    Image.fromarray(turntable.as_bytes(still.image)[0].numpy()).save(run.results / f"{name}{FILES['picture']}")
     statistics = {
         **asdict(meshes.statistics(textured)),
         "steps": steps,
@@ -289,23 +319,19 @@ def write_results(run: Run, scene: Scene, steps: int, seconds: float) -> Result:
         "glb_bytes": written.glb.stat().st_size,
         "density_level": round(extraction.level, 3),
     }
-    (run.results / "statistics.json").write_text(json.dumps(statistics, indent=1))
-    (run.results / "notes.json").write_text(json.dumps(extraction.notes))
-    files = {"glb": written.glb, "obj": written.obj, "zip": written.zip, "ply": written.ply, "stl": written.stl}
-    files |= {"turntable": videos.color, "normals": videos.normal, "picture": picture}
-    return Result(steps, files, statistics, extraction.notes)
+    summary = json.dumps({"statistics": statistics, "notes": extraction.notes}, indent=1)
+    write_atomically(run.results / "result.json", lambda path: path.write_text(summary))
 
 
 def delivered(run: Run) -> Result | None:
     """The result that `deliver` last wrote, or None."""
     name = file_name(run.settings.prompt)
-    endings = {"glb": ".glb", "obj": ".obj", "zip": "-obj.zip", "ply": ".ply", "stl": ".stl", "picture": "-picture.png"}
-    files = {kind: run.results / f"{name}{ending}" for kind, ending in endings.items()}
-    files |= {"turntable": run.results / f"{name}-color.mp4", "normals": run.results / f"{name}-normal.mp4"}
-    if not (run.results / "statistics.json").is_file() or not all(path.is_file() for path in files.values()):
+    files = {kind: run.results / f"{name}{ending}" for kind, ending in FILES.items()}
+    summary = run.results / "result.json"
+    if not summary.is_file() or not all(path.is_file() for path in files.values()):
         return None
-    statistics = json.loads((run.results / "statistics.json").read_text())
-    return Result(statistics["steps"], files, statistics, tuple(json.loads((run.results / "notes.json").read_text())))
+    told = json.loads(summary.read_text())
+    return Result(told["statistics"]["steps"], files, told["statistics"], tuple(told["notes"]))
 
 
 def sweep(root: Path, older_than: float) -> int:

@@ -188,7 +188,9 @@ def exponential(
     return decaying(torch.exp(-k * progress(steps)), *timestep_range(alphas_cumprod, t_min, t_max))
 
 
-def linear_decay(alphas_cumprod: Float[Tensor, " T"], steps: int, t_min: int | None = None, t_max: int | None = None) -> Timetable:
+def linear_decay(
+    alphas_cumprod: Float[Tensor, " T"], steps: int, t_min: int | None = None, t_max: int | None = None
+) -> Timetable:
     """t falls as 1 - i / N."""
     return decaying(1 - progress(steps), *timestep_range(alphas_cumprod, t_min, t_max))
 
@@ -244,7 +246,7 @@ def custom(
 ) -> Timetable:
     """The user's own falling curve through evenly spaced values, interpolated to N steps; only T bounds it."""
     T = len(alphas_cumprod)
-    if not table or any(not 0 <= t < T for t in table) or any(b > a for a, b in zip(table, table[1:], strict=False)):
+    if not table or any(not 0 <= t < T for t in table) or list(table) != sorted(table, reverse=True):
         raise ValueError(f"A custom schedule needs timesteps in 0..{T - 1} that never rise, got {list(table)[:12]}.")
     knots = torch.tensor(table, dtype=torch.float64)
     position = torch.linspace(0, len(table) - 1, checked_steps(steps), dtype=torch.float64)

@@ -24,6 +24,7 @@ NERFACC_CUDA = CUDA and (find_spec("nerfacc.csrc") is not None or shutil.which("
 
 REQUIREMENTS: dict[str, tuple[bool, str]] = {
     "cuda": (CUDA, "there is no CUDA device"),
+    "no_cuda": (not CUDA, "there is a CUDA device"),
     "nerfacc_cuda": (NERFACC_CUDA, "there is no CUDA device or no compiled nerfacc"),
     "browser": (CHROMIUM is not None, "there is no Chromium on the path"),
 }

@@ -99,5 +99,7 @@ def test_no_gradient_reaches_the_prior(generator) -> None:
 def test_same_generator_same_loss(generator) -> None:
     prior = GaussianPrior(mean=torch.zeros(3, 8, 8))
     objective = distillation.score_distillation(prior, no_text, 2.0)
-    losses = [objective(rendering_of(torch.full((2, 8, 8, 3), 0.4)), some_cameras(2), 300, generator(9)).item() for _ in range(2)]
+    losses = [
+        objective(rendering_of(torch.full((2, 8, 8, 3), 0.4)), some_cameras(2), 300, generator(9)).item() for _ in range(2)
+    ]
     assert losses[0] == losses[1]

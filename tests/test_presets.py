@@ -3,7 +3,6 @@
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
-import torch
 from fakes import stable_diffusion_alphas_cumprod
 
 from dreamtime import presets
@@ -79,7 +78,7 @@ def test_unknown_preset_and_device() -> None:
         preset("draft", "tpu", prompt="a red cube")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.no_cuda
 def test_a_missing_device_is_named() -> None:
     with pytest.raises(ValueError, match="'cuda' is not there; this machine has cpu"):
         preset("draft", "cuda", prompt="a red cube")

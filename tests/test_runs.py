@@ -114,7 +114,9 @@ def test_no_mesh_before_the_first_step(tiny, tmp_path) -> None:
         runs.deliver(runs.create_run(tmp_path, tiny))
 
 
-@pytest.mark.parametrize("run_id", ["../../etc/passwd", "", "0" * 31, "0" * 33, "G" * 32, "0" * 31 + "/", "0" * 32 + "\n", None, 7])
+@pytest.mark.parametrize(
+    "run_id", ["../../etc/passwd", "", "0" * 31, "0" * 33, "G" * 32, "0" * 31 + "/", "0" * 32 + "\n", None, 7]
+)
 def test_an_id_that_is_none_is_refused(run_id, tmp_path) -> None:
     with pytest.raises(RunError, match="32 hexadecimal digits"):
         runs.open_run(tmp_path, run_id)
@@ -167,7 +169,9 @@ def test_a_nan_names_step_and_t_and_keeps_the_checkpoint(tiny, tmp_path, monkeyp
     assert runs.steps_done(run) == 1
 
 
-@pytest.mark.parametrize(("prompt", "name"), [("A red CUBE!", "a-red-cube"), ("../../x", "x"), ("立方体", "model"), ("a" * 90, "a" * 40)])
+@pytest.mark.parametrize(
+    ("prompt", "name"), [("A red CUBE!", "a-red-cube"), ("../../x", "x"), ("立方体", "model"), ("a" * 90, "a" * 40)]
+)
 def test_file_names_are_plain(prompt: str, name: str) -> None:
     assert runs.file_name(prompt) == name
 
@@ -178,8 +182,8 @@ def test_sweep_takes_only_old_idle_runs(tiny, tmp_path) -> None:
     other.mkdir()
     frames = runs.work(busy)
     next(frames)
-    assert runs.sweep(tmp_path, older_than=3600) == 0
-    assert runs.sweep(tmp_path, older_than=-1) == 1
+    assert runs.sweep(tmp_path, older_than=3600.0) == 0
+    assert runs.sweep(tmp_path, older_than=-1.0) == 1
     assert not old.folder.exists()
     assert busy.folder.exists()
     assert other.exists()

@@ -77,7 +77,10 @@ def test_eq5_is_the_exhaustive_argmin(weight: list[float], steps: int, bounds: t
 
 
 def test_time_in_a_band_is_its_weight() -> None:
-    steps, weight = 10_000, (torch.sqrt((1 - ABAR) / ABAR) * torch.exp(-((torch.arange(1000) - 500.0) ** 2) / (2 * 125**2)))[20:981]
+    steps, weight = (
+        10_000,
+        (torch.sqrt((1 - ABAR) / ABAR) * torch.exp(-((torch.arange(1000) - 500.0) ** 2) / (2 * 125**2)))[20:981],
+    )
     table = timesteps.time_prioritized(ABAR, steps).low
     share = weight / weight.sum()
     for low, high in [(400, 600), (20, 199), (700, 980)]:

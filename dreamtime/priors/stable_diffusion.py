@@ -1,4 +1,4 @@
-"""Any model in the layout of a diffusers `StableDiffusionPipeline`, from a folder or a Hub id: the embedded one is no exception."""
+"""Models in the layout of a diffusers `StableDiffusionPipeline`, from a folder or a Hub id; the embedded one is no exception."""
 
 import logging
 import re

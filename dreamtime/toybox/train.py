@@ -250,7 +250,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--pictures", type=int, default=48_000, help="training pictures (default %(default)s)")
     parser.add_argument("--vae-steps", type=int, default=3000, help="batches of 16 (default %(default)s)")
-    parser.add_argument("--steps", type=int, default=8000, help="UNet steps, batches of 64 (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=11_000, help="UNet steps, batches of 32 (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
@@ -264,7 +264,7 @@ def main(argv: list[str] | None = None) -> None:
     # Dividing by the standard deviation gives latents of unit variance, as the noise schedule assumes.
     vae.register_to_config(scaling_factor=round(1 / latents.float().std().item(), 5))
     scaled = latents.float().mul_(vae.config.scaling_factor).half()
-    unet, text_encoder = train_denoiser(scaled, captions, arguments.work, arguments.steps, 64, arguments.seed, device)
+    unet, text_encoder = train_denoiser(scaled, captions, arguments.work, arguments.steps, 32, arguments.seed, device)
     export(vae, unet, text_encoder, arguments.output)
     sample_sheet(arguments.output, arguments.output / "samples.png")
 

@@ -1,0 +1,18 @@
+"""Differentiable scenes, all behind the protocol `dreamtime.types.Representation`, and what can lie behind them."""
+
+from dreamtime.representations.background import Background, EnvironmentMap, flat_background, random_color, random_grey
+from dreamtime.representations.feature_grids import feature_grid_nerf
+from dreamtime.representations.hash_grid import hash_grid_nerf
+from dreamtime.representations.nerf import NeRF, frequency_nerf
+
+__all__ = [
+    "Background",
+    "EnvironmentMap",
+    "NeRF",
+    "feature_grid_nerf",
+    "flat_background",
+    "frequency_nerf",
+    "hash_grid_nerf",
+    "random_color",
+    "random_grey",
+]

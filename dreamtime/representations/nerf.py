@@ -1,0 +1,104 @@
+"""Radiance fields: an encoding of points, two heads that read density and albedo from it, and a blob to start from."""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+Blob = Callable[[Float[Tensor, "N 3"]], Float[Tensor, " N"]]
+
+
+def conical_blob(points: Float[Tensor, "N 3"], height: float = 10.0, radius: float = 0.5) -> Float[Tensor, " N"]:
+    """height (1 - |x| / radius), before the softplus: a ball to start from (Magic3D, section 4.1, with its values)."""
+    return height * (1 - points.norm(dim=-1) / radius)
+
+
+class NeRF(nn.Module):
+    """The scene of density softplus(gain head + blob) and albedo sigmoid(head), both heads reading one encoding of the point.
+
+    What only the albedo needs belongs into its head: the density, asked for several times as often, never pays for it. The gain
+    says how far one step of Adam moves the density, which must reach hundreds where an albedo's logit is content with ones.
+    """
+
+    def __init__(
+        self, encoding: nn.Module, density_head: nn.Module, albedo_head: nn.Module, density_gain: float, blob: Blob
+    ) -> None:
+        super().__init__()
+        self.encoding, self.density_head, self.albedo_head = encoding, density_head, albedo_head
+        self.density_gain, self.blob = density_gain, blob
+
+    def _density(self, points: Float[Tensor, "N 3"], encoded: Float[Tensor, "N C"]) -> Float[Tensor, " N"]:
+        return F.softplus(self.density_gain * self.density_head(encoded)[:, 0] + self.blob(points))
+
+    def density(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:
+        """Volume density per scene unit."""
+        return self._density(points, self.encoding(points))
+
+    def density_and_albedo(self, points: Float[Tensor, "N 3"]) -> tuple[Float[Tensor, " N"], Float[Tensor, "N 3"]]:
+        """Density as above and albedo in [0, 1]."""
+        encoded = self.encoding(points)
+        return self._density(points, encoded), torch.sigmoid(self.albedo_head(encoded))
+
+
+def linear(inputs: int, outputs: int, generator: Generator) -> nn.Linear:
+    """torch's own initialisation, U(-1/sqrt(inputs), 1/sqrt(inputs)) for weight and bias, drawn from the given generator."""
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    for parameter in (layer.weight, layer.bias):
+        nn.init.uniform_(parameter, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs), generator=generator)
+    return layer
+
+
+def mlp(widths: Sequence[int], generator: Generator) -> nn.Sequential:
+    """Linear layers through the given widths, with swish between them."""
+    first, *others = (linear(inputs, outputs, generator) for inputs, outputs in pairwise(widths))
+    return nn.Sequential(first, *(module for layer in others for module in (nn.SiLU(), layer)))
+
+
+class PositionalEncoding(nn.Module):
+    """sin and cos of 2^0 x, ..., 2^(L-1) x, after x itself (NeRF, Eq. 4; frequencies as in DreamFusion)."""
+
+    def __init__(self, frequencies: int) -> None:
+        super().__init__()
+        self.frequencies = frequencies
+
+    @property
+    def width(self) -> int:
+        """Numbers per encoded point."""
+        return 3 + 6 * self.frequencies
+
+    def forward(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N C"]:
+        angles = (points[:, None] * 2.0 ** torch.arange(self.frequencies).to(points)[:, None]).flatten(1)  # [N, 3 L]
+        return torch.cat([points, angles.sin(), angles.cos()], dim=-1)
+
+
+class ResidualBlock(nn.Module):
+    """x + W2 swish(W1 norm(x))."""
+
+    def __init__(self, width: int, generator: Generator) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(nn.LayerNorm(width), *mlp([width, width, width], generator))
+
+    def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+        return x + self.branch(x)
+
+
+def frequency_nerf(
+    generator: Generator,
+    frequencies: int = 8,
+    blocks: int = 5,
+    width: int = 128,
+    density_gain: float = 10.0,
+    blob: Blob = conical_blob,
+) -> NeRF:
+    """DreamFusion's network (appendix A.2): positional encoding, residual blocks with swish and layer norm, linear heads.
+
+    Smooth everywhere, so `normals_by_autograd` apply; a hundred times the arithmetic of a feature grid.
+    """
+    encoding = PositionalEncoding(frequencies)
+    residual = [ResidualBlock(width, generator) for _ in range(blocks)]
+    trunk = nn.Sequential(encoding, linear(encoding.width, width, generator), *residual, nn.LayerNorm(width))
+    return NeRF(trunk, linear(width, 1, generator), linear(width, 3, generator), density_gain, blob)

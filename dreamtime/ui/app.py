@@ -1,0 +1,82 @@
+"""The whole page: header, tabs, footer, endpoints, and how it is served."""
+
+import os
+from typing import Any
+
+import gradio as gr
+import torch
+
+from dreamtime import presets
+from dreamtime.ui import panels
+from dreamtime.ui.api import add_endpoints
+from dreamtime.ui.errors import one_sentence
+from dreamtime.ui.schedule_tab import schedule_tab
+from dreamtime.ui.server import Server, server_from_environment, start_housekeeping
+from dreamtime.ui.text_tab import TextTab, Updates, preset_choices, shown, text_tab
+from dreamtime.ui.theme import FAVICON, STYLE, theme
+
+CACHE_SECONDS = (3600, 24 * 3600)  # how often Gradio's copies of files are looked through, and how old they get
+MEASURING_SECONDS = 2.0
+
+
+def device_in_words() -> str:
+    """The device that runs will use, as the banner says it."""
+    device = presets.resolve_device("auto")
+    return f"{device}, {torch.get_num_threads()} threads" if device == "cpu" else device
+
+
+def build(server: Server) -> gr.Blocks:
+    """The app, not yet served."""
+    with gr.Blocks(title="DreamTime", analytics_enabled=False, delete_cache=CACHE_SECONDS, fill_width=True) as demo:
+        banner = gr.HTML(panels.header("toybox", device_in_words()), apply_default_css=False)
+        with gr.Tabs():
+            with gr.Tab("Create", id="create"):
+                tab = text_tab(server)
+            with gr.Tab("Schedules", id="schedules"):
+                schedule_tab()
+        gr.HTML(panels.footer(server.hours), apply_default_css=False)
+        add_endpoints(server)
+        wire_page(demo, tab, server, banner)
+    return demo
+
+
+def wire_page(demo: gr.Blocks, tab: TextTab, server: Server, banner: gr.HTML) -> None:
+    """What happens as the page opens, and what its banner follows."""
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+    timer = gr.Timer(MEASURING_SECONDS, active=not server.pace.done)
+
+    def opened(last_run: str, request: gr.Request) -> Updates:
+        with one_sentence():
+            asked = request.query_params.get("run")
+            return shown(tab, server, asked) if asked else {tab.run_id: last_run}
+
+    def measured(preset: str, prior: str) -> list[Any]:
+        return [gr.Radio(preset_choices(server, prior), value=preset), gr.Timer(active=not server.pace.done)]
+
+    outputs = [tab.status, tab.model, tab.schedule, tab.loss, tab.results, tab.turntable, tab.normals, tab.words]
+    outputs += [*tab.downloads.values(), tab.go, tab.stop, tab.seed, tab.run_id]
+    demo.load(opened, tab.last_run, outputs, api_visibility="private", show_progress="hidden")
+    demo.load(measured, [tab.preset, tab.prior], [tab.preset, timer], **quiet)
+    timer.tick(measured, [tab.preset, tab.prior], [tab.preset, timer], **quiet)
+    tab.prior.change(lambda prior: panels.header(prior, device_in_words()), tab.prior, banner, **quiet)
+
+
+def launch() -> None:
+    """Serve the app as the environment says (GRADIO_SERVER_NAME, GRADIO_SERVER_PORT, DREAMTIME_RUNS, DREAMTIME_KEEP_HOURS)."""
+    # The prior of the banner runs offline; without these a library would ask the network on its own.
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    server = server_from_environment()
+    demo = build(server)
+    demo.queue(max_size=20)
+    start_housekeeping(server)
+    demo.launch(
+        theme=theme(),
+        css_paths=[STYLE],
+        favicon_path=FAVICON,
+        mcp_server=True,
+        show_error=True,
+        max_file_size="10mb",
+        run_history=False,
+        allowed_paths=[str(server.root)],
+        footer_links=["api", "settings"],
+    )

@@ -1,0 +1,48 @@
+"""Runs on borrowed GPUs: an undecorated driver in the main process calls short GPU slices until the run is done.
+
+On a machine of one's own `spaces.GPU` changes nothing and a single slice does it all. On ZeroGPU a slice runs in another
+process that the scheduler may kill without a word, so all state lives in the run's folder and the next slice goes on there.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+
+import gradio as gr
+import spaces
+
+from dreamtime import runs
+from dreamtime.runs import Frame, Run
+
+SLICE_SECONDS = 40  # declared for each GPU call; short slices wait less and fit an anonymous visitor's daily quota
+SHARE_USED = 0.8  # of a slice, after which it ends itself and saves
+FAILURES = 2  # slices in a row that may die without a step
+WORKER_ERROR = "ZeroGPU worker error"
+BORROWED = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "true")
+
+
+@spaces.GPU(duration=SLICE_SECONDS)
+def gpu_slice(root: str, run_id: str, seconds: float) -> Iterator[Frame]:
+    """Steps of one run for about so many seconds; arguments and frames cross a process boundary by pickling."""
+    try:
+        yield from runs.work(runs.open_run(Path(root), run_id), seconds)
+    except ValueError as error:
+        # Only the message of a gr.Error survives the way back from a ZeroGPU worker.
+        raise gr.Error(escape(str(error)), title="The run stopped", print_exception=False) from error
+
+
+def drive(run: Run) -> Iterator[Frame]:
+    """The steps of a run until its last one or a stop request, over as many slices as it takes."""
+    seconds = SHARE_USED * SLICE_SECONDS if BORROWED else math.inf
+    failures = 0
+    while (reached := runs.steps_done(run)) < run.settings.steps:
+        try:
+            yield from gpu_slice(str(run.folder.parent), run.id, seconds)
+        except gr.Error as error:
+            failures = 0 if runs.steps_done(run) > reached else failures + 1
+            if error.title != WORKER_ERROR or failures > FAILURES:
+                raise
+        if runs.stop_requested(run):
+            return

@@ -1,0 +1,130 @@
+"""Which widget stands for which field of `Settings`, and the way from what people chose to settings.
+
+Gradio enforces bounds and menus in the browser only in part, and callers of the API not at all: `settings_of` checks everything.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from dreamtime import presets
+from dreamtime.presets import Settings, one_of, within
+from dreamtime.prompts import MAX_PROMPT_CHARACTERS, checked_prompt
+
+PRESET_NAMES = tuple(presets.PRESETS["cpu"])
+MAX_SEED = 2**31 - 1  # what a browser's number holds exactly, and more than enough
+
+
+def whole(what: str, value: Any) -> int:
+    """The number as an integer; raises ValueError when it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value != int(value):
+        raise ValueError(f"The {what} must be a whole number, got {str(value)[:40]}.")
+    return int(value)
+
+
+def real(what: str, value: Any) -> float:
+    """The number as a float; raises ValueError when it is none or not finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"The {what} must be a finite number, got {str(value)[:40]}.")
+    return float(value)
+
+
+def timestep_list(what: str, value: Any) -> tuple[int, ...]:
+    """Comma-separated timesteps, as typed."""
+    parts = str(value).split(",")
+    if len(parts) > 1000 or not all(part.strip().isdecimal() for part in parts):
+        raise ValueError(f"The {what} must be up to 1000 whole numbers with commas between, such as 980, 500, 20.")
+    return tuple(int(part) for part in parts)
+
+
+def short_text(what: str, value: Any) -> str:
+    """Text of at most a prompt's length."""
+    if not isinstance(value, str) or len(value) > MAX_PROMPT_CHARACTERS:
+        raise ValueError(f"The {what} must be text of up to {MAX_PROMPT_CHARACTERS} characters.")
+    return " ".join(value.split())
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One choice beyond prompt, preset, prior and seed: its words, its bounds, and how its value is read."""
+
+    label: str
+    info: str
+    read: Callable[[str, Any], Any]
+    low: float = -math.inf
+    high: float = math.inf
+    names: tuple[str, ...] = ()
+
+    def checked(self, value: Any) -> Any:
+        """The value as `Settings` wants it; raises ValueError."""
+        what = self.label.lower()
+        if self.names:
+            return one_of(what, value, self.names)
+        read = self.read(what, value)
+        if not isinstance(read, str | tuple):
+            within(what, read, self.low, self.high)
+        return read
+
+    def widget(self, value: Any, **options: Any) -> gr.components.Component:
+        """The component with that value; the same kind for the page and for the API."""
+        words = {"label": self.label, "info": self.info, **options}
+        if self.names:
+            return gr.Dropdown(list(self.names), value=value, **words)
+        if self.read in (whole, real):
+            bounds = {"minimum": self.low, "maximum": self.high, "step": 1 if self.read is whole else 0.01}
+            return gr.Number(value=value, precision=0 if self.read is whole else None, **bounds, **words)
+        text = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+        return gr.Textbox(value=text, max_lines=2, max_length=MAX_PROMPT_CHARACTERS, **words)
+
+
+SCHEDULING: dict[str, Knob] = {
+    "schedule": Knob("Schedule", "How t falls over the run", short_text, names=tuple(presets.SCHEDULES)),
+    "steps": Knob("Steps", "N; more is slower and finer", whole, 1, 20_000),
+    "m": Knob("m", "Centre of W_p, in timesteps", real, -1000, 2000),
+    "s": Knob("s", "Width of W_p, in timesteps", real, 1, 10_000),
+    "t_min": Knob("t min", "Empty: the schedule's own", whole, 0, 999),
+    "t_max": Knob("t max", "Empty: the schedule's own", whole, 0, 999),
+    "fixed_t": Knob("Fixed t", "For the schedule “fixed”", whole, 0, 999),
+    "table": Knob("Custom table", "For the schedule “custom”: falling timesteps, commas between", timestep_list),
+}
+
+GUIDING: dict[str, Knob] = {
+    "guidance_scale": Knob("Guidance scale", "1 is none", real, 0, 1000),
+    "weighting": Knob("Weighting", "w(t) of the gradient", short_text, names=tuple(presets.WEIGHTINGS)),
+    "negative_prompt": Knob("Negative prompt", "What to steer away from", short_text),
+}
+
+RENDERING: dict[str, Knob] = {
+    "representation": Knob("Representation", "What is optimised", short_text, names=tuple(presets.REPRESENTATIONS)),
+    "background": Knob("Background", "Behind the object, while optimising", short_text, names=tuple(presets.BACKGROUNDS)),
+    "views": Knob("Views per step", "Images shown to the prior at once", whole, 1, 16),
+    "albedo_share": Knob("Albedo share", "Of the steps, rendered without light", real, 0, 1),
+    "textureless_share": Knob("Textureless share", "Of the steps, rendered white", real, 0, 1),
+    "light_spread": Knob("Light spread", "How far the light strays from the camera, in scene units", real, 0, 10),
+    "ambient": Knob("Ambient light", "Mean share of light from everywhere", real, 0, 1),
+}
+
+KNOBS: dict[str, Knob] = SCHEDULING | GUIDING | RENDERING
+
+
+def checked_choices(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """The knobs that were turned, as settings; an empty widget leaves the preset's value."""
+    return {name: KNOBS[name].checked(value) for name, value in choices.items() if value is not None and value != ""}
+
+
+def settings_of(prompt: Any, preset: Any, prior: Any, seed: Any, choices: Mapping[str, Any]) -> Settings:
+    """What was chosen, as settings; raises ValueError with one clear sentence. A prior is a name of the menu, never a path or id."""
+    one_of("preset", preset, PRESET_NAMES)
+    one_of("prior", prior, tuple(presets.PRIORS))
+    within("seed", whole("seed", seed), 0, MAX_SEED)
+    changes = checked_choices(choices)
+    return presets.preset(preset, prior=prior, prompt=checked_prompt(prompt), seed=whole("seed", seed), **changes)
+
+
+def preset_values(preset: str, prior: str) -> dict[str, Any]:
+    """What the knobs show for a preset, by name."""
+    settings = vars(presets.preset(preset, prior=prior))
+    return {name: ", ".join(map(str, settings[name])) if name == "table" else settings[name] for name in KNOBS}

@@ -1,0 +1,151 @@
+"""The command line as people and programs meet it: results on stdout, one line per mistake, exit code 2."""
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_models import tiny_pipeline
+
+from dreamtime.cli import main
+
+SMALL = ["--steps", "3", "--views", "1", "--resolution", "16", "--representation", "feature-grid", "--device", "cpu", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("model")
+    tiny_pipeline("epsilon").save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def finished(model: str, tmp_path_factory) -> tuple[Path, Path]:
+    """A runs folder with one finished run, and where its GLB was copied."""
+    root = tmp_path_factory.mktemp("runs")
+    output = root / "cube.glb"
+    assert main(["text", "a red cube", "-o", str(output), "--runs", str(root / "runs"), "--prior", model, *SMALL]) == 0
+    return root / "runs", output
+
+
+def test_text_writes_the_model(finished) -> None:
+    assert finished[1].read_bytes()[:4] == b"glTF"
+
+
+def test_paths_go_to_stdout_and_words_to_stderr(model, tmp_path, capsys) -> None:
+    assert main(["text", "a red cube", "--runs", str(tmp_path), "--prior", model, *SMALL]) == 0
+    out, err = capsys.readouterr()
+    assert Path(out.strip()).is_file()
+    assert out.strip().endswith("a-red-cube.glb")
+    assert "Run " in err
+
+
+def test_json_for_machines(finished, capsys) -> None:
+    run_id = next(path.name for path in finished[0].iterdir())
+    assert main(["resume", run_id, "--runs", str(finished[0]), "--json", "--quiet"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["run_id"] == run_id
+    assert result["steps"] == 3
+    assert result["statistics"]["watertight"]
+    assert Path(result["files"]["stl"]).is_file()
+
+
+def test_obj_comes_with_its_material_and_texture(model, tmp_path) -> None:
+    output = tmp_path / "cube.obj"
+    assert main(["text", "a red cube", "-o", str(output), "--runs", str(tmp_path / "runs"), "--prior", model, *SMALL]) == 0
+    material = next(line.split()[1] for line in output.read_text().splitlines() if line.startswith("mtllib"))
+    texture = next(line.split()[1] for line in (tmp_path / material).read_text().splitlines() if line.startswith("map_Kd"))
+    assert (tmp_path / texture).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_schedule_as_json_has_n_timesteps(capsys) -> None:
+    assert main(["schedule", "--name", "time-prioritized", "--steps", "600"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert [table["t"][i - 1] for i in (1, 6, 30, 60, 150, 300, 450, 540, 570, 594, 600)] == [
+        925, 854, 767, 720, 642, 556, 470, 394, 349, 264, 20,
+    ]  # fmt: skip
+
+
+def test_schedule_options_reach_it(capsys) -> None:
+    options = ["--m", "300", "--s", "200", "--steps", "1000", "--t-min", "20", "--t-max", "980", "--betas", "scaled_linear"]
+    assert main(["schedule", *options, "--format", "csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert len(rows) == 1000
+    assert rows[-1] == {"i": "1000", "t": "20"}
+
+
+def test_schedule_as_png(tmp_path, capsys) -> None:
+    target = tmp_path / "schedule.png"
+    assert main(["schedule", "--name", "uniform", "--steps", "50", "--format", "png", "-o", str(target)]) == 0
+    assert target.read_bytes()[:4] == b"\x89PNG"
+    assert capsys.readouterr().out.strip() == str(target)
+
+
+def test_a_random_schedule_repeats_with_its_seed(capsys) -> None:
+    tables = []
+    for seed in ("1", "1", "2"):
+        assert main(["schedule", "--name", "uniform", "--steps", "20", "--seed", seed]) == 0
+        tables.append(json.loads(capsys.readouterr().out)["t"])
+    assert tables[0] == tables[1] != tables[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["text", ""], "prompt is empty"),
+        (["text", "x" * 500], "up to 400 characters, got 500"),
+        (["text", "a red cube", "--steps", "0"], "between 1 and 1,000,000 steps, got 0"),
+        (["text", "a red cube", "--steps", "1000000000"], "got 1,000,000,000"),
+        (["text", "a red cube", "--steps", "many"], "invalid int value"),
+        (["text", "a red cube", "--preset", "best"], "Unknown preset 'best'"),
+        (["text", "a red cube", "--schedule", "cosine"], "Unknown schedule 'cosine'"),
+        (["text", "a red cube", "--s", "0"], "positive number"),
+        (["text", "a red cube", "--t-min", "980", "--t-max", "20"], "t_min = 980, t_max = 20"),
+        (["text", "a red cube", "--t-max", "5000"], "t_max < 1000"),
+        (["text", "a red cube", "--prior", "no such model"], "neither a folder nor a Hub id"),
+        (["text", "a red cube", "--device", "tpu"], "Unknown device 'tpu'"),
+        (["text", "a red cube", "-o", "cube.png"], "must end in one of .glb"),
+        (["text", "a red cube", "-o", "/no/such/folder/cube.glb"], "folder must exist"),
+        (["resume", "../../etc/passwd"], "32 hexadecimal digits"),
+        (["resume", "0" * 32], "no run with this id"),
+        (["stop", "0" * 32], "no run with this id"),
+        (["schedule", "--name", "nothing"], "Unknown schedule 'nothing'"),
+        (["schedule", "--steps", "0"], "got 0"),
+        (["schedule", "--betas", "cosine"], "Unknown betas"),
+        (["schedule", "--name", "custom", "--table", "20,900"], "never rise"),
+        (["schedule", "--name", "custom", "--table", "a,b"], "invalid timestep_list value"),
+        (["dance"], "invalid choice"),
+        ([], "required"),
+    ],
+)
+def test_every_mistake_is_one_line_and_exit_code_2(arguments, words, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main(arguments)
+    except SystemExit as stopped:
+        code = stopped.code
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert out == ""
+    assert words in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_model_folder_that_is_none_is_one_line(tmp_path, capsys) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main(["text", "a cat", "--prior", str(tmp_path / "empty"), "--runs", str(tmp_path / "runs")]) == 2
+    assert "is no Stable Diffusion model" in capsys.readouterr().err
+
+
+def test_a_corrupt_checkpoint_is_one_line(finished, tmp_path, capsys) -> None:
+    root = tmp_path / "runs"
+    shutil.copytree(finished[0], root)
+    folder = next(root.iterdir())
+    (folder / "checkpoint.safetensors").write_bytes(b"nonsense")
+    assert main(["resume", folder.name, "--runs", str(root), "--quiet"]) == 2
+    err = capsys.readouterr().err
+    assert "cannot be read" in err
+    assert "Traceback" not in err

@@ -1,0 +1,159 @@
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Generator
+
+from dreamtime.cameras import CameraRange, orbit, rays_from_cameras, sample_cameras
+from dreamtime.prompts import VIEWS, views_of
+from dreamtime.toybox.pictures import contact_sheet, draw_pictures, render, sphere_trace
+from dreamtime.toybox.world import COLORS, SHAPES, Thing, all_things, thing_of
+from dreamtime.types import Cameras, Light, Rays
+
+RED = torch.tensor(COLORS["red"])
+DISTANCE, FOV = 1.8, math.radians(50)
+
+
+def front(resolution: int) -> Cameras:
+    return orbit(*(torch.tensor([x]) for x in (0.0, 0.0, DISTANCE, FOV)), resolution, resolution)
+
+
+def light(position: tuple[float, float, float], ambient: float) -> Light:
+    return Light(torch.tensor([position]), torch.tensor([ambient]))
+
+
+def test_rays_meet_the_sphere_where_algebra_says():
+    cameras = sample_cameras(3, 24, CameraRange(jitter=0.1), Generator().manual_seed(0))
+    rays = rays_from_cameras(cameras)
+    depth = sphere_trace(SHAPES["sphere"], rays)
+    # |o + t d| = 0.5 has the roots -b -+ sqrt(b^2 - |o|^2 + 0.25) with b = o . d.
+    b = (rays.origins * rays.directions).sum(-1)
+    under_root = b**2 - rays.origins.square().sum(-1) + 0.25
+    # A ray may pass the rim at less than the tolerance and count as a hit.
+    assert (depth.isfinite() | (under_root < 0)).all()
+    assert (depth.isinf() | (under_root > -2e-3)).all()
+    clear = under_root > 0.01
+    torch.testing.assert_close(depth[clear], (-b - under_root.sqrt())[clear], atol=0.011, rtol=0)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_ray_passes_through_a_shape(shape: str):
+    """Brute force: a dense march finds an inside point exactly where tracing finds a surface, and none before it."""
+    rays = rays_from_cameras(sample_cameras(2, 20, CameraRange(), Generator().manual_seed(1)))
+    depth = sphere_trace(SHAPES[shape], rays)
+    t = torch.linspace(0.5, 3.0, 1200)
+    points = rays.origins[:, None] + t[:, None] * rays.directions[:, None]  # [N, S, 3]
+    inside = SHAPES[shape](points.reshape(-1, 3)).reshape(len(depth), -1) < 0
+    assert depth[inside.any(dim=1)].isfinite().all()
+    first = t[inside.int().argmax(dim=1)][inside.any(dim=1)]
+    assert (depth[inside.any(dim=1)] <= first + 1e-3).all()
+    # What is hit without an inside sample is a grazing ray.
+    grazing = depth.isfinite() & ~inside.any(dim=1)
+    assert grazing.float().mean() < 0.02
+    hit = depth.isfinite()
+    assert SHAPES[shape](rays.origins[hit] + depth[hit, None] * rays.directions[hit]).abs().max() < 1.1e-3
+
+
+def test_rays_that_look_away_or_miss_see_nothing():
+    origins = torch.tensor([[2.0, 0, 0], [2.0, 0, 0], [2.0, 0, 0]])
+    directions = torch.nn.functional.normalize(torch.tensor([[1.0, 0, 0], [0, 1, 0], [-1, 0.45, 0]]), dim=-1)
+    assert sphere_trace(SHAPES["sphere"], Rays(origins, directions)).isinf().all()
+
+
+def test_the_sphere_covers_the_area_of_its_silhouette():
+    """Seen from distance d a ball of radius r shows a disc of radius r / sqrt(d^2 - r^2) on the plane at distance 1."""
+    resolution = 64
+    _, cover = render(Thing("sphere", "red"), front(resolution), light((DISTANCE, 0, 0), 0.5), torch.ones(1, 3))
+    radius = 0.5 / math.sqrt(DISTANCE**2 - 0.25) / (2 * math.tan(FOV / 2)) * resolution  # pixels
+    # The boundary counts in quarters of pixels: a fraction of its length is all that can be wrong.
+    assert abs(cover.sum().item() - math.pi * radius**2) < 0.1 * 2 * math.pi * radius
+    assert cover.min() == 0
+    assert cover.max() == 1
+
+
+@pytest.mark.parametrize(
+    ("position", "ambient"),
+    [
+        ((DISTANCE, 0.0, 0.0), 0.3),
+        ((0.5, 0.0, 2.0), 0.3),
+        ((1.5, 1.0, 0.0), 0.5),
+        ((-2.0, 0.0, 0.0), 0.4),
+        ((2.0, 0.0, 0.0), 1.0),
+    ],
+)
+def test_the_point_nearest_the_camera_has_the_colour_of_lamberts_law(position: tuple[float, float, float], ambient: float):
+    image, _ = render(Thing("sphere", "red"), front(65), light(position, ambient), torch.ones(1, 3))
+    offset = torch.tensor(position) - torch.tensor([0.5, 0.0, 0.0])
+    cosine = max(0.0, (offset[0] / offset.norm()).item())
+    expected = RED * (ambient + (1 - ambient) * cosine)
+    torch.testing.assert_close(image[0, 32, 32], expected, atol=5e-3, rtol=0)
+
+
+def test_each_picture_has_its_own_light_and_background():
+    cameras = orbit(*(torch.tensor([x, x]) for x in (0.0, 0.0, DISTANCE, FOV)), 17, 17)
+    lights = Light(torch.tensor([[DISTANCE, 0, 0], [-DISTANCE, 0, 0]]), torch.tensor([0.3, 0.2]))
+    background = torch.tensor([[0.1, 0.2, 0.3], [0.9, 0.8, 0.7]])
+    image, cover = render(Thing("sphere", "red"), cameras, lights, background)
+    assert torch.equal(image[:, 0, 0], background)
+    torch.testing.assert_close(image[:, 8, 8], torch.stack([RED, 0.2 * RED]), atol=5e-3, rtol=0)
+    # Between object and background a pixel is their mixture by cover.
+    rim = (cover[0] > 0) & (cover[0] < 1)
+    assert rim.any()
+    assert (image[0][rim[..., 0]] <= torch.maximum(RED, background[0]) + 1e-6).all()
+
+
+def test_captions_say_what_is_seen_from_where(generator: Callable[[int], Generator]):
+    pictures = draw_pictures(48, generator(5), resolution=16)
+    assert pictures.images.shape == (48, 16, 16, 3)
+    things = all_things()
+    views = set()
+    for caption, index in zip(pictures.captions, pictures.things.tolist(), strict=True):
+        wording, _, view = caption.rpartition(", ")
+        view = view.removesuffix(" view")
+        assert view in VIEWS
+        views.add(view)
+        assert thing_of(wording) in (things[index], None)
+        assert any(name in wording for name in (things[index].shape, "ball", "box", "ring", "donut"))
+    assert views == set(VIEWS)
+
+
+def test_the_cameras_view_is_the_captions(monkeypatch: pytest.MonkeyPatch, generator: Callable[[int], Generator]):
+    """The caption's view is that of the very camera the picture was taken with."""
+    seen: list[str] = []
+
+    def spy(thing: Thing, cameras: Cameras, lights: Light, background: torch.Tensor):
+        seen.extend(f"{thing.shape} {thing.color} {view}" for view in views_of(cameras))
+        return render(thing, cameras, lights, background)
+
+    monkeypatch.setattr("dreamtime.toybox.pictures.render", spy)
+    pictures = draw_pictures(12, generator(6), resolution=8)
+    things = [all_things()[index] for index in pictures.things.tolist()]
+    said = [
+        f"{thing.shape} {thing.color} {caption.split()[-2]}" for thing, caption in zip(things, pictures.captions, strict=True)
+    ]
+    assert sorted(seen) == sorted(said)
+
+
+def test_the_same_seed_draws_the_same_pictures(generator: Callable[[int], Generator]):
+    first, again, other = (draw_pictures(6, generator(seed), resolution=16) for seed in (2, 2, 3))
+    assert torch.equal(first.images, again.images)
+    assert torch.equal(first.things, again.things)
+    assert first.captions == again.captions
+    assert not torch.equal(first.images, other.images)
+
+
+def test_pictures_stand_before_shades_of_grey(generator: Callable[[int], Generator]):
+    corners = draw_pictures(24, generator(0), resolution=16).images[:, 0, 0].int()
+    assert torch.equal(corners, corners[:, :1].expand(-1, 3))
+    assert len(corners[:, 0].unique()) > 12
+
+
+def test_a_contact_sheet_fills_rows_and_pads_with_white():
+    images = torch.stack([torch.full((2, 3, 3), shade) for shade in (0.0, 0.2, 0.4, 0.6, 1.7)])
+    sheet = contact_sheet(images, 3)
+    assert sheet.shape == (4, 9, 3)
+    expected = [[0, 51, 102], [153, 255, 255]]
+    for row in range(4):
+        for column in range(9):
+            assert sheet[row, column].tolist() == [expected[row // 2][column // 3]] * 3

@@ -1,0 +1,176 @@
+"""The whole training, made tiny: what it writes is a pipeline that the library loads, and stopping changes nothing."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Generator, nn
+
+from dreamtime.toybox import models, train
+from dreamtime.toybox.world import Thing, all_things, random_caption
+
+NO_SAMPLES: Callable[..., None] = lambda *_: None  # noqa: E731 (a stand-in)
+
+
+def run(folder: Path, output: Path) -> None:
+    arguments = "--pictures 64 --vae-steps 2 --steps 2 --seed 3 --device cpu".split()
+    train.main(["--work", str(folder), "--output", str(output), *arguments])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder that a training of two steps per stage wrote, beside its work folder `work`."""
+    folder = tmp_path_factory.mktemp("toybox")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "sample_sheet", NO_SAMPLES)
+        run(folder / "work", folder / "out")
+    return folder / "out"
+
+
+def test_the_library_loads_what_was_written_and_generates(trained: Path):
+    pipeline = StableDiffusionPipeline.from_pretrained(trained, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+
+    def sample(seed: int) -> torch.Tensor:
+        prompt, draw = "a red cube, front view", Generator().manual_seed(seed)
+        return pipeline(prompt, num_inference_steps=2, guidance_scale=3.0, generator=draw, output_type="pt").images
+
+    first = sample(0)
+    assert first.shape == (1, 3, 64, 64)
+    assert first.isfinite().all()
+    assert torch.equal(first, sample(0))
+    assert not torch.equal(first, sample(1))
+    assert pipeline.unet.config.sample_size == 16
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"
+
+
+def test_what_was_written_is_small_plain_and_half_precision(trained: Path):
+    files = [path for path in trained.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".md", ".png"}
+    assert max(path.stat().st_size for path in files) < 10_000_000
+    for part, dtype in (("unet", torch.float16), ("vae", torch.float16), ("text_encoder", torch.float32)):
+        shards = list((trained / part).glob("*.safetensors"))
+        assert {x.dtype for shard in shards for x in load_file(shard).values() if x.is_floating_point()} == {dtype}
+
+
+def test_latents_are_scaled_to_unit_variance(trained: Path):
+    vae = StableDiffusionPipeline.from_pretrained(trained, local_files_only=True).vae
+    images = load_file(trained.parent / "work" / "pictures.safetensors")["images"]
+    x = torch.cat([images, images.flip(2)]).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        scaled = vae.encode(x).latent_dist.mean * vae.config.scaling_factor
+    assert math.isclose(scaled.std().item(), 1, rel_tol=0.01)
+
+
+def test_stopping_and_resuming_gives_the_same_weights(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    save = train.save_checkpoint
+
+    def save_and_stop(*arguments: object) -> None:
+        save(*arguments)
+        if arguments[-1] == {"step": "1"}:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "sample_sheet", NO_SAMPLES)
+    monkeypatch.setattr(train, "save_checkpoint", save_and_stop)
+    monkeypatch.setattr(train, "CHECKPOINT_EVERY", 1)
+    for _ in ("vae", "denoiser"):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "work", tmp_path / "out")
+    run(tmp_path / "work", tmp_path / "out")
+    weights = [path.relative_to(trained) for path in trained.rglob("*.safetensors")]
+    assert len(weights) >= 3
+    for path in weights:
+        whole, resumed = load_file(trained / path), load_file(tmp_path / "out" / path)
+        assert whole.keys() == resumed.keys()
+        for name, value in whole.items():
+            assert torch.equal(value, resumed[name]), name
+    assert json.loads((trained / "vae/config.json").read_text()) == json.loads((tmp_path / "out/vae/config.json").read_text())
+
+
+def test_a_sample_sheet_has_a_row_per_ten_things(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(train, "all_things", lambda: [Thing("cube", "red"), Thing("torus", "blue")])
+    train.sample_sheet(trained, tmp_path / "samples.png")
+    with Image.open(tmp_path / "samples.png") as sheet:
+        assert sheet.size == (640, 64)
+        assert sheet.getpixel((639, 0)) == (255, 255, 255)
+
+
+def test_training_starts_from_the_seed_and_leaves_the_global_generator_alone():
+    before = torch.random.get_rng_state()
+    with train.seeded_initialisation(3):
+        first = nn.Linear(4, 4).weight
+    with train.seeded_initialisation(3):
+        again = nn.Linear(4, 4).weight
+    with train.seeded_initialisation(4):
+        other = nn.Linear(4, 4).weight
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("step", "factor"), [(0, 0.0), (50, 0.25), (200, 1.0), (700, 1.0), (850, 0.5), (1000, 0.0)])
+def test_the_learning_rate_rises_rests_and_falls(step: int, factor: float):
+    assert math.isclose(train.warm_stable_decay(step, 1000), factor)
+
+
+def test_the_gradient_difference_sees_slopes_and_no_offset():
+    ramp = 0.3 * torch.arange(5.0) + 0.1 * torch.arange(4.0)[:, None]
+    a = torch.rand(2, 3, 4, 5, generator=Generator().manual_seed(0))
+    assert math.isclose(train.gradient_difference(a + ramp, a).item(), 0.4, rel_tol=1e-5)
+    assert train.gradient_difference(a + 0.7, a) < 1e-6
+
+
+def test_a_distraction_is_one_more_word_of_letters(generator: Callable[[int], Generator]):
+    draw, caption = generator(0), "a red cube, front view"
+    places = set()
+    for _ in range(60):
+        words = train.distracted(caption, draw).split(" ")
+        (place,) = [i for i, word in enumerate(words) if word not in caption.split(" ")]
+        assert " ".join(words[:place] + words[place + 1 :]) == caption
+        assert words[place].isalpha()
+        assert words[place].islower()
+        assert 3 <= len(words[place]) <= 8
+        places.add(place)
+    assert places == {0, 1, 2, 3, 4}
+
+
+def test_the_log_averages_and_forgets_what_will_be_repeated(tmp_path: Path):
+    path = tmp_path / "log.csv"
+    record = train.Log(path, 0)
+    for step in range(1, 151):
+        record.add(step, float(step))
+    assert path.read_text() == "step,loss\n50,25.50000\n100,75.50000\n150,125.50000\n"
+    train.Log(path, 100)
+    assert path.read_text() == "step,loss\n50,25.50000\n100,75.50000\n"
+    train.Log(path, 0)
+    assert path.read_text() == "step,loss\n"
+
+
+def test_every_word_of_a_caption_has_tokens_of_its_own(generator: Callable[[int], Generator]):
+    tokenizer, draw = models.build_tokenizer(), generator(0)
+    words = {word for thing in all_things() for _ in range(10) for word in random_caption(thing, draw).split()}
+    assert {word for word in words if word.isalpha()} <= set(models.vocabulary())
+    pieces = {word: tuple(tokenizer.tokenize(word)) for word in models.vocabulary()}
+    assert len(set(pieces.values())) == len(pieces)
+    assert all("".join(tokens) == f"{word}</w>" for word, tokens in pieces.items())
+    # A word that shares letters with a shorter one may keep a seam, such as cy|an; none falls apart into letters.
+    assert all(len(tokens) < len(word) or word == "a" for word, tokens in pieces.items())
+
+
+def test_unknown_words_fall_apart_into_known_letters():
+    tokenizer = models.build_tokenizer()
+    tokens = tokenizer.tokenize("zyx, Red!")
+    assert tokenizer.unk_token_id not in tokenizer("zyx", add_special_tokens=False).input_ids
+    assert tokens[-2:] == ["red</w>", "!</w>"]
+    assert "".join(tokens).replace("</w>", "") == "zyx,red!"
+
+
+def test_captions_are_cut_to_the_models_length():
+    tokens = models.build_tokenizer()("cube " * 200, padding="max_length", truncation=True).input_ids
+    assert len(tokens) == 77
