@@ -46,7 +46,7 @@ def one_run(settings: presets.Settings, thing: Thing, picture: Path) -> dict[str
     for _ in dream.steps(0):
         pass
     seconds = time.monotonic() - started
-    mesh = meshes.extract(dream.scene.representation, settings.mesh_resolution, faces=settings.faces).mesh
+    mesh = meshes.extract(dream.scene.representation, settings.mesh_resolution, max_faces=settings.faces).mesh
     result = score(mesh, thing)
     views = render_textured(meshes.texture(dream.scene.representation, mesh, settings.texture_size), turntable(4, 96)).image
     Image.fromarray((torch.cat(list(views), dim=1).clamp(0, 1) * 255).byte().numpy()).save(picture)

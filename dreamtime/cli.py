@@ -9,13 +9,13 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from torch import Generator
+import torch
 from tqdm import tqdm
 
 from dreamtime import diffusion, presets, runs
@@ -115,7 +115,7 @@ def check_output(path: Path | None) -> None:
         )
 
 
-def watched(frames: Iterator[runs.Frame], run: runs.Run, quiet: bool) -> None:
+def watched(frames: Generator[runs.Frame, None, None], run: runs.Run, quiet: bool) -> None:
     """Iterate with a progress bar; the first interrupt asks the run to stop and lets it deliver."""
     with tqdm(total=run.settings.steps, initial=runs.steps_done(run), unit="step", disable=quiet, file=sys.stderr) as bar:
         try:
@@ -189,7 +189,7 @@ def schedule(arguments: argparse.Namespace) -> None:
     alphas_cumprod = diffusion.alphas_cumprod_from_betas(arguments.betas)
     options = given(arguments, {"m", "s", "t_min", "t_max", "fixed_t", "table"})
     table = presets.timetable(arguments.schedule, alphas_cumprod, arguments.steps, **options)
-    generator = Generator().manual_seed(arguments.seed)
+    generator = torch.Generator().manual_seed(arguments.seed)
     drawn = [table(i, generator) for i in range(1, len(table) + 1)]
     if arguments.format == "png":
         from dreamtime import plots

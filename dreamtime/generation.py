@@ -18,7 +18,7 @@ class NonFiniteStep(ArithmeticError):
 
 def detached(rendering: Rendering) -> Rendering:
     """The rendering for onlookers: no graph, no samples."""
-    return Rendering(*(x.detach() for x in (rendering.image, rendering.opacity, rendering.depth, rendering.normal)))
+    return Rendering(rendering.image.detach(), rendering.opacity.detach(), rendering.depth.detach(), rendering.normal.detach())
 
 
 def optimise(

@@ -143,10 +143,13 @@ def decimate(
     vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"], max_faces: int
 ) -> tuple[Float[Tensor, "W 3"], Int[Tensor, "G 3"]]:
     """A closed mesh of about `max_faces` faces: quadric edge collapses (Garland and Heckbert 1997), pinched edges reopened."""
-    if len(faces) <= max_faces:
-        return vertices, faces
-    points, triangles = fast_simplification.simplify(vertices.double().numpy(), faces.numpy(), target_count=max_faces)
-    return surfaces.unpinched(torch.from_numpy(points).float(), torch.from_numpy(triangles).long())
+    for aggression in (4, 7):  # the first folds no triangles over; the second, for rough surfaces, always gets there
+        if len(faces) > max_faces:
+            points, triangles = fast_simplification.simplify(
+                vertices.double().numpy(), faces.numpy(), target_count=max_faces, agg=aggression
+            )
+            vertices, faces = surfaces.unpinched(torch.from_numpy(points).float(), torch.from_numpy(triangles).long())
+    return vertices, faces
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -26,7 +26,7 @@ import torch
 from filelock import FileLock, Timeout
 from jaxtyping import UInt8
 from PIL import Image
-from torch import Generator, Tensor
+from torch import Tensor
 
 from dreamtime import exports, meshes, turntable
 from dreamtime.cameras import turntable as cameras_around
@@ -203,7 +203,7 @@ def save_curve(run: Run, rows: list[tuple[int, int, float]]) -> None:
     write_atomically(run.curve, write)
 
 
-def work(run: Run, seconds: float = math.inf) -> Iterator[Frame]:
+def work(run: Run, seconds: float = math.inf) -> Generator[Frame, None, None]:
     """Optimise from the checkpoint on until the last step, a stop request, or `seconds` have passed; yield every step.
 
     The checkpoint is written every few seconds and whenever the iteration ends, also when the caller closes it.
@@ -284,8 +284,8 @@ def deliver(run: Run) -> Result:
     """
     if not run.checkpoint.exists():
         raise RunError("This run has not finished a first step yet: there is no mesh to deliver.")
-    scene = build_scene(run.settings, torch.device("cpu"), Generator())
-    text = load_checkpoint(run.checkpoint, scene.modules, {}, Generator())
+    scene = build_scene(run.settings, torch.device("cpu"), torch.Generator())
+    text = load_checkpoint(run.checkpoint, scene.modules, {}, torch.Generator())
     with disk_errors():
         run.results.mkdir(exist_ok=True)
         write_results(run, scene, int(text["step"]), float(text["seconds"]))

@@ -26,9 +26,7 @@ def test_fragments_are_all_pixel_centres_in_each_triangle(generator):
         for v in range(height):
             for u in range(width):
                 x, y = u + 0.5, v + 0.5
-                signs = [
-                    (q[0] - p[0]) * (y - p[1]) - (q[1] - p[1]) * (x - p[0]) > 0 for p, q in ((a, b), (b, c), (c, a))
-                ]
+                signs = [(q[0] - p[0]) * (y - p[1]) - (q[1] - p[1]) * (x - p[0]) > 0 for p, q in ((a, b), (b, c), (c, a))]
                 if all(signs) or not any(signs):
                     expected.add((v * width + u, face))
     assert set(zip(found.pixels.tolist(), found.faces.tolist(), strict=True)) == expected

@@ -45,10 +45,10 @@ class NeRF(nn.Module):
 
 
 def linear(inputs: int, outputs: int, generator: Generator) -> nn.Linear:
-    """torch's own initialisation, U(-1/sqrt(inputs), 1/sqrt(inputs)) for weight and bias, drawn from the given generator."""
+    """A layer of weights drawn from U(-1/sqrt(inputs), 1/sqrt(inputs)), torch's own range, and no bias yet."""
     layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
-    for parameter in (layer.weight, layer.bias):
-        nn.init.uniform_(parameter, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs), generator=generator)
+    nn.init.uniform_(layer.weight, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs), generator=generator)
+    nn.init.zeros_(layer.bias)
     return layer
 
 

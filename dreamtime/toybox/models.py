@@ -15,30 +15,40 @@ def vocabulary() -> list[str]:
     """Every word a caption of the toybox can hold, sorted."""
     words = {"a", "an", "view", *VIEWS, *COLORS}
     words |= {name for names in SYNONYMS.values() for name in names}
-    words |= {word for template in TEMPLATES for word in template.format(thing="").split()}
+    words |= {word for template in TEMPLATES for word in template.format(a="a", thing="").split()}
     return sorted(word for word in words if word.isalpha())
 
 
-def build_tokenizer() -> CLIPTokenizer:
-    """A CLIP tokenizer whose merges join the letters of known words, most of them to one token; others fall apart."""
+def merges_of(word: str) -> list[tuple[str, str]]:
+    """The merges that join a word's letters from the left: t o, to r, tor u, toru s</w>."""
+    pieces = [*word[:-1], word[-1] + "</w>"]
+    return [("".join(pieces[:end]), pieces[end]) for end in range(1, len(pieces))]
+
+
+def tokenizer_with(words: list[str]) -> CLIPTokenizer:
+    """A CLIP tokenizer that merges the words' letters, those of earlier words first; the ids do not depend on the order."""
     symbols = [chr(code) for code in range(ord("!"), ord("~") + 1)]
     symbols += [chr(code) for code in (*range(0xA1, 0xAD), *range(0xAE, 0x100), *range(0x100, 0x144))]
-    vocab = [START, END, *symbols, *(symbol + "</w>" for symbol in symbols)]
-    merges: list[tuple[str, str]] = []
-    for word in vocabulary():
-        pieces = [*word[:-1], word[-1] + "</w>"]
-        while len(pieces) > 1:
-            pair = (pieces[0], pieces[1])
-            if pair not in merges:
-                merges.append(pair)
-            if "".join(pair) not in vocab:
-                vocab.append("".join(pair))
-            pieces[:2] = ["".join(pair)]
-    return CLIPTokenizer(
-        vocab={token: index for index, token in enumerate(vocab)},
-        merges=merges,
-        model_max_length=MAX_TOKENS,
-    )
+    joined = ["".join(pair) for word in sorted(words) for pair in merges_of(word)]
+    vocab = list(dict.fromkeys([START, END, *symbols, *(symbol + "</w>" for symbol in symbols), *joined]))
+    merges = list(dict.fromkeys(pair for word in words for pair in merges_of(word)))
+    return CLIPTokenizer(vocab={token: index for index, token in enumerate(vocab)}, merges=merges, model_max_length=MAX_TOKENS)
+
+
+def build_tokenizer() -> CLIPTokenizer:
+    """A CLIP tokenizer that knows each word of the toybox as one token; other words fall apart into letters.
+
+    Byte-pair merges compete: "a n</w>", which makes "an", would tear "cyan". Words that come out torn move to the front of the
+    merges until none does.
+    """
+    words = vocabulary()
+    for _ in words:
+        tokenizer = tokenizer_with(words)
+        torn = [word for word in words if len(tokenizer.tokenize(word)) > 1]
+        if not torn:
+            return tokenizer
+        words = [*torn, *(word for word in words if word not in torn)]
+    raise ValueError(f"No order of merges keeps these words whole: {', '.join(torn)}.")
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:

@@ -105,7 +105,12 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "pyramid": ("pyramid",),
 }
 
-TEMPLATES = ("a {thing}", "{thing}", "a photo of a {thing}", "a 3d model of a {thing}")
+TEMPLATES = ("{a} {thing}", "{thing}", "a photo of {a} {thing}", "a 3d model of {a} {thing}")
+
+
+def article(noun: str) -> str:
+    """The indefinite article that fits: "an orange cube"."""
+    return "an" if noun[0] in "aeiou" else "a"
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ class Thing:
 
     @property
     def caption(self) -> str:
-        return f"a {self.color} {self.shape}"
+        return f"{article(self.color)} {self.color} {self.shape}"
 
     @property
     def distance(self) -> Distance:
@@ -148,9 +153,9 @@ def random_caption(thing: Thing, generator: Generator) -> str:
         return options[int(torch.randint(len(options), (), generator=generator))]
 
     color = "" if torch.rand((), generator=generator) < 0.05 else thing.color + " "
-    if torch.rand((), generator=generator) < 0.5:
-        return f"a {color}{thing.shape}"
-    return choose(TEMPLATES).format(thing=color + choose(SYNONYMS[thing.shape]))
+    plain = torch.rand((), generator=generator) < 0.5
+    template, noun = ("{a} {thing}", thing.shape) if plain else (choose(TEMPLATES), choose(SYNONYMS[thing.shape]))
+    return template.format(a=article(color + noun), thing=color + noun)
 
 
 def normals_from_distance(distance: Distance, points: Float[Tensor, "N 3"], step: float = 1e-3) -> Float[Tensor, "N 3"]:

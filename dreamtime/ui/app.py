@@ -53,7 +53,7 @@ def wire_page(demo: gr.Blocks, tab: TextTab, server: Server, banner: gr.HTML) ->
     def measured(preset: str, prior: str) -> list[Any]:
         return [gr.Radio(preset_choices(server, prior), value=preset), gr.Timer(active=not server.pace.done)]
 
-    outputs = [tab.status, tab.model, tab.schedule, tab.loss, tab.results, tab.turntable, tab.normals, tab.words]
+    outputs = [tab.status, tab.view, tab.model, tab.schedule, tab.loss, tab.results, tab.turntable, tab.normals, tab.words]
     outputs += [*tab.downloads.values(), tab.go, tab.stop, tab.seed, tab.run_id]
     demo.load(opened, tab.last_run, outputs, api_visibility="private", show_progress="hidden")
     demo.load(measured, [tab.preset, tab.prior], [tab.preset, timer], **quiet)

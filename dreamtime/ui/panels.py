@@ -49,14 +49,12 @@ def data_uri(image: UInt8[Tensor, "H W 3"]) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def live(prompt: str = "", frame: Frame | None = None) -> str:
-    """The object from the fixed camera, with the view that the prior was just shown."""
-    if frame is None or frame.preview is None or frame.view is None:
-        words = f"“{escape(prompt)}” is about to take shape." if prompt else "Your object takes shape here."
-        return f'<figure class="dt-live dt-empty"><p>{words}</p></figure>'
-    render = f'<img class="dt-render" decoding="sync" src="{data_uri(frame.preview)}" alt="Live render of {escape(prompt)}, step {frame.step}">'
-    view = f'<img decoding="sync" src="{data_uri(frame.view)}" alt="The random view that the prior was shown at this step">'
-    return f'<figure class="dt-live">{render}<figcaption class="dt-inset">{view}<span>the prior sees</span></figcaption></figure>'
+def picture(words: str, image: UInt8[Tensor, "H W 3"] | None = None, caption: str = "") -> str:
+    """A square with a picture that the words describe; without one, the words alone."""
+    if image is None:
+        return f'<figure class="dt-picture dt-empty"><p>{escape(words)}</p></figure>'
+    img = f'<img decoding="sync" src="{data_uri(image)}" alt="{escape(words)}">'
+    return f'<figure class="dt-picture">{img}<figcaption>{escape(caption)}</figcaption></figure>'
 
 
 def stage_gradient(table: Timetable, m: float, s: float) -> str:

@@ -16,13 +16,11 @@ from dreamtime.ui.charts import loss_chart, schedule_chart
 from dreamtime.ui.driver import drive
 from dreamtime.ui.errors import one_sentence
 from dreamtime.ui.server import RUNNING, Server
-from dreamtime.ui.theme import ASSETS
 from dreamtime.ui.widgets import GUIDING, KNOBS, MAX_SEED, PRESET_NAMES, RENDERING, SCHEDULING, checked_choices, preset_values, settings_of
 
 Updates = dict[gr.components.Component, Any]
 
 PROMPTS = Path(__file__).parents[2] / "examples" / "prompts.txt"
-SAMPLE = ASSETS / "sample.glb"
 DOWNLOADS = {"glb": "GLB", "zip": "OBJ + MTL + PNG", "ply": "PLY", "stl": "STL"}
 
 SHOW_STAGE = """() => { if (window.innerWidth < 900)
@@ -53,6 +51,7 @@ class TextTab:
     show: gr.Button
     status: gr.HTML
     live: gr.HTML
+    view: gr.HTML
     model: gr.Model3D
     schedule: gr.HTML
     loss: gr.HTML
@@ -118,21 +117,22 @@ def stage() -> dict[str, Any]:
     """Everything a person watches and takes home."""
     status = gr.HTML(panels.status("Ready", ["Describe one object and press Generate."]), apply_default_css=False)
     with gr.Row(elem_classes="dt-views"):
-        live = gr.HTML(panels.live(), apply_default_css=False, min_width=260)
-        # Given a value from the start and otherwise left alone until the end: an empty viewer stays blank (Gradio 6.31).
-        model = gr.Model3D(str(SAMPLE), label="3D model", height=420, camera_position=(70, 75, None), min_width=260, elem_id="dt-model")
+        live = gr.HTML(panels.picture("Your object takes shape here."), apply_default_css=False, min_width=260)
+        view = gr.HTML(panels.picture("Then it stands here, to turn and to download."), apply_default_css=False, min_width=260)
+        model = gr.Model3D(label="3D model", height=420, camera_position=(70, 75, None), min_width=260, elem_id="dt-model", visible="hidden")
     with gr.Row():
         with gr.Column(scale=3, min_width=300):
             schedule = gr.HTML(schedule_preview(preset_values("standard", "toybox")), apply_default_css=False)
         with gr.Column(scale=2, min_width=260):
             loss = gr.HTML(loss_chart([], 400), apply_default_css=False)
     with gr.Column(visible=False, elem_classes="dt-results") as results:
-        with gr.Row(elem_classes="dt-downloads"):
-            downloads = {kind: gr.DownloadButton(f"Download {words}", min_width=120) for kind, words in DOWNLOADS.items()}
         with gr.Row():
-            turntable = gr.Video(label="Turntable", loop=True, autoplay=True, buttons=["download"], height=300, min_width=220)
-            normals = gr.Video(label="Turntable, normals", loop=True, autoplay=True, buttons=["download"], height=300, min_width=220)
-            words = gr.HTML(apply_default_css=False, min_width=260, container=True, padding=True)
+            video: dict[str, Any] = {"loop": True, "autoplay": True, "buttons": ["download"], "height": 280, "min_width": 200}
+            turntable = gr.Video(label="Turntable", **video)
+            normals = gr.Video(label="Turntable, normals", **video)
+            with gr.Column(min_width=200, elem_classes="dt-downloads"):
+                downloads = {kind: gr.DownloadButton(f"Download {words}", min_width=120) for kind, words in DOWNLOADS.items()}
+        words = gr.HTML(apply_default_css=False)
     return {name: value for name, value in locals().items() if name in TextTab.__dataclass_fields__}
 
 
@@ -165,7 +165,9 @@ def begun(tab: TextTab, run: Run) -> Updates:
     """The page as a run begins."""
     return {
         tab.status: panels.status("Preparing", ["the first run loads the model"], busy=True),
-        tab.live: panels.live(run.settings.prompt),
+        tab.live: panels.picture(f"“{run.settings.prompt}” is about to take shape."),
+        tab.view: gr.HTML(panels.picture("Here you see what the prior is asked about."), visible=True),
+        tab.model: gr.Model3D(visible="hidden"),
         tab.run_id: run.id,
         tab.current: run.id,
         tab.last_run: run.id,
@@ -194,13 +196,23 @@ def finished(tab: TextTab, run: Run, made: Result) -> Updates:
         end = over(tab, "Stopped", f"the mesh is that of step {steps:,} of {all_steps:,}; Resume goes on", share=steps / all_steps)
     return {
         **end,
-        tab.model: str(made.files["glb"]),
         tab.turntable: str(made.files["turntable"]),
         tab.normals: str(made.files["normals"]),
         tab.words: panels.result(run, made),
         tab.results: gr.Column(visible=True),
         **{button: gr.DownloadButton(value=str(made.files[kind])) for kind, button in tab.downloads.items()},
     }
+
+
+def model_of(tab: TextTab, run: Run) -> Updates:
+    """The viewer with a run's model, in the place of the prior's view.
+
+    It comes in an event of its own: given to the viewer by a generator's last yield, the model would stay invisible (Gradio 6.31).
+    """
+    made = runs.delivered(run)
+    if made is None:
+        return {tab.model: gr.skip()}
+    return {tab.view: gr.HTML(visible=False), tab.model: gr.Model3D(str(made.files["glb"]), visible=True)}
 
 
 def watch(tab: TextTab, run: Run) -> Iterator[Updates]:
@@ -213,7 +225,8 @@ def watch(tab: TextTab, run: Run) -> Iterator[Updates]:
     def progress(frame: Frame) -> Updates:
         return {
             tab.status: panels.optimising(frame, table, settings.m, settings.s, runs.stop_requested(run)),
-            tab.live: panels.live(settings.prompt, frame),
+            tab.live: panels.picture(f"{settings.prompt}, step {frame.step}", frame.preview, "live, from a fixed camera"),
+            tab.view: panels.picture("A random view of it", frame.view, "what the prior was shown"),
             tab.schedule: chart(frame.step, frame.t),
             tab.loss: loss_chart(rows, settings.steps),
         }
@@ -237,7 +250,7 @@ def watch(tab: TextTab, run: Run) -> Iterator[Updates]:
 def wire(tab: TextTab, server: Server) -> None:
     """Connect the components of the tab to what they do."""
     knobs = list(tab.knobs.values())
-    outputs = [tab.status, tab.live, tab.model, tab.schedule, tab.loss, tab.results, tab.turntable, tab.normals, tab.words]
+    outputs = [tab.status, tab.live, tab.view, tab.model, tab.schedule, tab.loss, tab.results, tab.turntable, tab.normals, tab.words]
     outputs += [*tab.downloads.values(), tab.go, tab.stop, tab.seed, tab.run_id, tab.current, tab.last_run]
 
     def start(prompt: str, preset: str, prior: str, seed: float, randomise: bool, *values: Any) -> Iterator[Updates]:
@@ -256,6 +269,10 @@ def wire(tab: TextTab, server: Server) -> None:
         with one_sentence():
             return shown(tab, server, run_id.strip())
 
+    def model(run_id: str) -> Updates:
+        with one_sentence():
+            return model_of(tab, runs.open_run(server.root, run_id))
+
     def stop(run_id: str) -> str:
         with one_sentence():
             runs.request_stop(runs.open_run(server.root, run_id))
@@ -263,9 +280,11 @@ def wire(tab: TextTab, server: Server) -> None:
 
     private = {"api_visibility": "private", "show_progress": "minimal", "show_progress_on": [tab.status]}
     inputs = [tab.prompt, tab.preset, tab.prior, tab.seed, tab.randomise, *knobs]
-    gr.on([tab.go.click, tab.prompt.submit], start, inputs, outputs, **RUNNING, **private)
+    started = gr.on([tab.go.click, tab.prompt.submit], start, inputs, outputs, **RUNNING, **private)
     gr.on([tab.go.click, tab.prompt.submit, tab.resume.click], None, js=SHOW_STAGE, api_visibility="private")
-    tab.resume.click(resume, tab.run_id, outputs, **RUNNING, **private)
+    resumed = tab.resume.click(resume, tab.run_id, outputs, **RUNNING, **private)
+    for event in (started, resumed):
+        event.success(model, tab.current, [tab.view, tab.model], api_visibility="private", show_progress="hidden")
     tab.show.click(show, tab.run_id, outputs, **private)
     tab.stop.click(stop, tab.current, tab.status, queue=False, api_visibility="private", show_progress="hidden")
     wire_choices(tab, server)
@@ -280,6 +299,7 @@ def shown(tab: TextTab, server: Server, run_id: str) -> Updates:
     chart = schedule_chart(settings.schedule, presets.alphas_cumprod_of(settings.source), table, settings.m, settings.s)
     return {
         **finished(tab, run, made or runs.deliver(run)),
+        **model_of(tab, run),
         tab.schedule: chart(*rows[-1][:2]) if rows else chart(0, 0),
         tab.loss: loss_chart(rows, settings.steps),
         tab.run_id: run.id,
