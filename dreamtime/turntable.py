@@ -1,7 +1,7 @@
 """The object turning once around, as two looping videos: its colours and its normals."""
 
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,9 +66,9 @@ def as_bytes(images: Float[Tensor, "B H W 3"]) -> UInt8[Tensor, "B H W 3"]:
     return (images.clamp(0, 1) * 255).round().byte()
 
 
-def write_video(path: Path, frames: Iterable[UInt8[Tensor, "H W 3"]], fps: int) -> None:
+def write_video(path: Path, frames: Sequence[UInt8[Tensor, "H W 3"]], fps: int) -> None:
     """An MP4 that every browser plays and starts before it is loaded: H.264, 4:2:0, Rec. 709, its index at the front."""
-    images = torch.stack(list(frames))
+    images = torch.stack(tuple(frames))
     height, width = images.shape[1:3]
     if height % 2 or width % 2:
         raise ValueError(f"A video's height and width must be even, got {height} and {width}.")
@@ -94,9 +94,12 @@ def turntable(
     fps: int = 30,
 ) -> Turntable:
     """One turn around the object as `name`.mp4 and `name`-normals.mp4; the last view leads on to the first, so both loop."""
-    cameras = viewpoints.turntable(views, resolution)
-    renderings = [render(camera) for camera in one_by_one(cameras)]
+    colors, normals = [], []
+    for camera in one_by_one(viewpoints.turntable(views, resolution)):
+        rendering = render(camera)
+        colors.append(as_bytes(rendering.image)[0])
+        normals.append(as_bytes(normal_image(rendering))[0])
     result = Turntable(folder / f"{name}.mp4", folder / f"{name}-normals.mp4")
-    write_video(result.color, (as_bytes(each.image)[0] for each in renderings), fps)
-    write_video(result.normal, (as_bytes(normal_image(each))[0] for each in renderings), fps)
+    write_video(result.color, colors, fps)
+    write_video(result.normal, normals, fps)
     return result

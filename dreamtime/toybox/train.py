@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from dreamtime.checkpoints import load_checkpoint, save_checkpoint, write_atomically
 from dreamtime.toybox import WEIGHTS, models
+from dreamtime.toybox.card import Training, write_card
 from dreamtime.toybox.pictures import contact_sheet, draw_pictures
 from dreamtime.toybox.world import all_things
 
@@ -258,15 +259,21 @@ def main(argv: list[str] | None = None) -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     device = torch.device(arguments.device)
 
-    images, captions = pictures(arguments.work, arguments.pictures, arguments.seed)
-    vae = train_vae(images, arguments.work, arguments.vae_steps, 16, arguments.seed, device)
+    training = Training(arguments.pictures, arguments.vae_steps, 16, arguments.steps, 32, arguments.seed)
+    images, captions = pictures(arguments.work, training.pictures, training.seed)
+    vae = train_vae(images, arguments.work, training.vae_steps, training.vae_batch, training.seed, device)
     latents = latents_of(vae, images, device)
     # Dividing by the standard deviation gives latents of unit variance, as the noise schedule assumes.
     vae.register_to_config(scaling_factor=round(1 / latents.float().std().item(), 5))
     scaled = latents.float().mul_(vae.config.scaling_factor).half()
-    unet, text_encoder = train_denoiser(scaled, captions, arguments.work, arguments.steps, 32, arguments.seed, device)
+    unet, text_encoder = train_denoiser(scaled, captions, arguments.work, training.steps, training.batch, training.seed, device)
+    parameters = {
+        name: sum(p.numel() for p in part.parameters())
+        for name, part in (("VAE", vae), ("UNet", unet), ("text encoder", text_encoder))
+    }
     export(vae, unet, text_encoder, arguments.output)
     sample_sheet(arguments.output, arguments.output / "samples.png")
+    write_card(arguments.output, arguments.work, training, parameters)
 
 
 if __name__ == "__main__":
