@@ -21,6 +21,11 @@ def detached(rendering: Rendering) -> Rendering:
     return Rendering(rendering.image.detach(), rendering.opacity.detach(), rendering.depth.detach(), rendering.normal.detach())
 
 
+def remaining_rate(progress: float) -> float:
+    """The share of the learning rate that is left: from 1 down to a twentieth, so that the last steps settle."""
+    return 1 - 0.95 * progress
+
+
 def optimise(
     sample_cameras: CameraSampler,
     render: Renderer,
@@ -34,9 +39,11 @@ def optimise(
 ) -> Iterator[Step]:
     """Steps done + 1 .. steps of score distillation (DreamFusion, section 3; the t of a step is DreamTime's, Algorithm 1).
 
+    The optimiser's learning rates are those of the first step; they fall with `remaining_rate`.
     Raises `NonFiniteStep` before a bad gradient reaches the parameters.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    rates = [group["lr"] for group in optimizer.param_groups]
     for i in range(done + 1, steps + 1):
         progress = i / steps
         cameras = sample_cameras(progress, generator)
@@ -51,5 +58,7 @@ def optimise(
         loss.backward()
         if not torch.isfinite(torch.nn.utils.get_total_norm(p.grad for p in parameters if p.grad is not None)):
             raise NonFiniteStep("gradient", i, t)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * remaining_rate(progress)
         optimizer.step()
         yield Step(i, t, loss.item(), {name: x.item() for name, x in losses.items()}, cameras, detached(rendering))

@@ -5,6 +5,7 @@ and command line read them here.
 """
 
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -107,7 +108,8 @@ class Settings:
 
     guidance_scale: float = EMBEDDED_GUIDANCE_SCALE  # 1 is none
     weighting: str = "sds"  # a name of WEIGHTINGS: w(t) of the gradient
-    learning_rate: float = 0.02
+    learning_rate: float = 0.02  # of the first step; it falls linearly to a twentieth
+    adam_epsilon: float = 0.1  # gradients fainter than this move a parameter in proportion, not at full pace
     views: int = 4  # images per step
     resolution: int = 64  # pixels, of each image
     samples_per_ray: int = 48  # intervals through the scene's ball, before empty space is skipped
@@ -141,6 +143,7 @@ class Settings:
         within("seed", self.seed, 0, 2**63 - 1)
         within("guidance scale", self.guidance_scale, 0, 1000)
         within("learning rate", self.learning_rate, 1e-6, 1)
+        within("Adam epsilon", self.adam_epsilon, 0, 1e6)
         within("number of views", self.views, 1, 64)
         within("resolution", self.resolution, 16, 1024)
         within("number of samples per ray", self.samples_per_ray, 8, 1024)
@@ -184,6 +187,7 @@ LARGE = replace(
     views=1,
     samples_per_ray=256,
     learning_rate=0.01,
+    adam_epsilon=1e-15,
     guidance_scale=GUIDANCE_SCALE,
     opacity=1.0,
     orientation=10.0,
@@ -261,6 +265,10 @@ def alphas_cumprod_of(source: str) -> torch.Tensor:
     from dreamtime.priors import stable_diffusion  # diffusers takes seconds to import: only when a prior is needed
 
     return stable_diffusion.load_alphas_cumprod(source)
+
+
+BUILDING = threading.Lock()
+"""Held while modules are loaded or built: while transformers loads a model it patches `torch.nn.Module` for all threads."""
 
 
 @lru_cache(maxsize=1)
@@ -353,7 +361,7 @@ def compose(
     generator = Generator().manual_seed(settings.seed)
     scene = build_scene(settings, torch.device(settings.device), generator)
     table = timetable_of(settings)
-    optimizer = torch.optim.Adam(scene.parameters, betas=(0.9, 0.99), eps=1e-15)
+    optimizer = torch.optim.Adam(scene.parameters, betas=(0.9, 0.99), eps=settings.adam_epsilon)
     objective = distillation.score_distillation(prior, condition, settings.guidance_scale, WEIGHTINGS[settings.weighting])
 
     def views(progress: float, generator: Generator) -> Cameras:
@@ -368,4 +376,5 @@ def compose(
 
 def text_to_3d(settings: Settings) -> Dream:
     """A run from a prompt: load the prior, embed the prompt, build the scene. Raises `ModelUnavailable`."""
-    return compose(settings, load_prior(settings.source, settings.device), load_condition(settings))
+    with BUILDING:
+        return compose(settings, load_prior(settings.source, settings.device), load_condition(settings))

@@ -116,7 +116,7 @@ class VolumeRenderer:
     scene: Representation
     sample: Sampler
     normals: Normals = normals_by_differences
-    faintest: float = 3e-3  # weight; samples below it are left out
+    faintest: float = 5e-3  # weight; samples below it are left out
 
     @torch.no_grad()
     def visible(self, rays: Rays, generator: Generator | None) -> RaySamples:

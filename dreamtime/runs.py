@@ -33,6 +33,7 @@ from dreamtime.cameras import turntable as cameras_around
 from dreamtime.checkpoints import checkpoint_text, load_checkpoint, save_checkpoint, write_atomically
 from dreamtime.generation import NonFiniteStep
 from dreamtime.presets import (
+    BUILDING,
     Dream,
     Scene,
     Settings,
@@ -284,7 +285,8 @@ def deliver(run: Run) -> Result:
     """
     if not run.checkpoint.exists():
         raise RunError("This run has not finished a first step yet: there is no mesh to deliver.")
-    scene = build_scene(run.settings, torch.device("cpu"), torch.Generator())
+    with BUILDING:
+        scene = build_scene(run.settings, torch.device("cpu"), torch.Generator())
     text = load_checkpoint(run.checkpoint, scene.modules, {}, torch.Generator())
     with disk_errors():
         run.results.mkdir(exist_ok=True)

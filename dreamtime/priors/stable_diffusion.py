@@ -1,4 +1,4 @@
-"""Models in the layout of a diffusers `StableDiffusionPipeline`, from a folder or a Hub id; the embedded one is no exception."""
+"""Models in the layout of a diffusers `StableDiffusionPipeline`, from a folder or a Hub id; the embedded one is one of them."""
 
 import logging
 import re

@@ -21,10 +21,11 @@ def doubled(grid: Float[Tensor, "C z y x"]) -> Float[Tensor, "C Z Y X"]:
 
 
 class FeatureGrid(nn.Module):
-    """The sum of trilinear grids over [-1, 1]^3, each of twice the resolution of the one before.
+    """The sum over levels l of 2^-l times a trilinear grid over [-1, 1]^3, each of twice the resolution of the one before.
 
     The grids' nodes nest, so their sum is itself trilinear on the finest one: it is added up once per call, and a point costs
-    one lookup however many levels there are. Adam moves the nodes of all levels at one pace, so the broad ones lead.
+    one lookup however many levels there are. Adam moves the nodes of all levels at one pace; halving the amplitude with the
+    size of the cells lets every level tilt a surface equally, where equal amplitudes would leave it rough.
     """
 
     def __init__(self, generator: Generator, channels: int, cells: Sequence[int], deviation: float) -> None:
@@ -38,8 +39,8 @@ class FeatureGrid(nn.Module):
     def volume(self) -> Float[Tensor, "C Z Y X"]:
         """All levels added up on the nodes of the finest."""
         total, *finer = self.levels
-        for level in finer:
-            total = doubled(total) + level
+        for fineness, level in enumerate(finer, start=1):
+            total = doubled(total) + level / 2**fineness
         return total
 
     def forward(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N C"]:

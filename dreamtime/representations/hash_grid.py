@@ -60,7 +60,7 @@ class HashGrid(nn.Module):
             cells = positions.floor()
             indices = first + corner_indices(cells.long(), resolution, entries)
             # index_select, since the backward pass of an embedding is ten times as slow on a CPU.
-            corners = self.table.index_select(0, indices.flatten()).view(len(points), 8, -1)
+            corners = self.table.index_select(0, indices.flatten()).view(len(points), 8, self.features)
             encoded.append((corner_weights(positions - cells)[:, None] @ corners)[:, 0])
             first += entries
         return torch.cat(encoded, dim=-1)

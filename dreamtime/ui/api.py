@@ -4,69 +4,21 @@ Bounds are written in the docstrings because clients see little else. A run aske
 stopped, resumed and looked at by its id, also on the page.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
-from PIL import Image
+from gradio.components import Component
 
 from dreamtime import presets, runs
 from dreamtime.diffusion import alphas_cumprod_from_betas
 from dreamtime.runs import Run
+from dreamtime.ui.answers import described, stream
 from dreamtime.ui.driver import drive
 from dreamtime.ui.errors import one_sentence
 from dreamtime.ui.server import RUNNING, Server
 from dreamtime.ui.widgets import KNOBS, PRESET_NAMES, checked_choices, settings_of
-
-FILES = ("glb", "zip", "ply", "stl", "turntable", "normals", "picture")
-
-
-def stream(run: Run) -> Iterator[tuple[Any, ...]]:
-    """Work on a run and deliver it, as the outputs of `/text_to_3d`; the last ones are complete."""
-    rest = (gr.skip(),) * 5
-    yield run.id, run.settings.seed, runs.steps_done(run), "preparing", *rest
-    step = 0
-    for frame in drive(run):
-        step = frame.step
-        if frame.preview is not None:
-            status = f"step {frame.step} of {frame.steps}, t = {frame.t}, about {frame.remaining:.0f} s left"
-            yield run.id, run.settings.seed, step, status, Image.fromarray(frame.preview.numpy()), *rest[1:]
-    yield run.id, run.settings.seed, step, "making the mesh", *rest
-    made = runs.deliver(run)
-    status = "finished" if made.steps == run.settings.steps else "stopped"
-    files = {kind: str(made.files[kind]) for kind in FILES}
-    statistics = {**made.statistics, "notes": list(made.notes)}
-    others = [files[kind] for kind in FILES if kind not in ("turntable", "picture")]
-    yield run.id, run.settings.seed, made.steps, status, files["picture"], files["glb"], files["turntable"], others, statistics
-
-
-def file_data(path: str) -> dict[str, Any]:
-    """A file as Gradio's clients understand it: they see its address, or download it."""
-    return {"path": path, "meta": {"_type": "gradio.FileData"}}
-
-
-def state_of(run: Run) -> str:
-    """What a run is doing: running, finished, stopped, or unfinished (resume goes on)."""
-    try:
-        with runs.working_on(run):
-            pass
-    except runs.RunError:
-        return "running"
-    if runs.steps_done(run) == run.settings.steps:
-        return "finished"
-    return "stopped" if runs.stop_requested(run) else "unfinished"
-
-
-def described(run: Run) -> dict[str, Any]:
-    """What a run is and has, as plain values and files."""
-    settings, made = run.settings, runs.delivered(run)
-    values = {"run_id": run.id, "state": state_of(run), "step": runs.steps_done(run), "steps": settings.steps}
-    values |= {"prompt": settings.prompt, "seed": settings.seed}
-    if made is not None:
-        values |= {kind: file_data(str(made.files[kind])) for kind in ("glb", "turntable", "picture")}
-        values |= {"statistics": made.statistics, "notes": list(made.notes)}
-    return values
 
 
 @dataclass(frozen=True)
@@ -103,7 +55,10 @@ class Endpoints:
         light_spread: float | None = None,
         ambient: float | None = None,
     ) -> Iterator[tuple[Any, ...]]:
-        """Turn a prompt into a textured 3D model. Streams: the run id comes first, then a preview about twice a second, at the end the files. Every option that is left out keeps the preset's value; the same arguments give the same model.
+        """Turn a prompt into a textured 3D model and stream how it takes shape.
+
+        The run id comes first, then a preview about twice a second, at the end the files; /generate_3d gives one answer.
+        Every option that is left out keeps the preset's value; the same arguments give the same model.
 
         Parameters:
             prompt: What to make, one object in up to 400 characters, for example "a red cube".
@@ -155,14 +110,14 @@ class Endpoints:
             runs.request_stop(self.opened(run_id))
         return "stopping"
 
-    def run_status(self, run_id: str) -> dict:
-        """What a run is doing (running, finished, stopped, unfinished), how far it is, and its files once they exist.
+    def run_status(self, run_id: str, request: gr.Request) -> dict[str, Any]:
+        """What a run is doing (running, finished, stopped, unfinished), how far it is, and where its files are once they exist.
 
         Parameters:
             run_id: The run's id, 32 hexadecimal digits.
         """
         with one_sentence():
-            return described(self.opened(run_id))
+            return described(self.opened(run_id), request)
 
     def schedule(
         self,
@@ -174,8 +129,10 @@ class Endpoints:
         t_max: int | None = None,
         fixed_t: int | None = None,
         table: str | None = None,
-    ) -> dict:
-        """The timestep t of every optimisation step under a schedule, on Stable Diffusion's noise levels. A schedule that draws its t gives the bounds "low" and "high" of every step instead of "t".
+    ) -> dict[str, Any]:
+        """The timestep t of every optimisation step under a schedule, on Stable Diffusion's noise levels.
+
+        A schedule that draws its t gives the bounds "low" and "high" of every step instead of "t".
 
         Parameters:
             name: Timestep schedule, for example "time-prioritized", "uniform" or "linear".
@@ -198,13 +155,17 @@ class Endpoints:
     def generate_3d(
         self,
         prompt: str,
+        request: gr.Request,
         preset: str = "draft",
         seed: int = 0,
         schedule: str | None = None,
         steps: int | None = None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> dict:
-        """Turn a prompt into a textured 3D model and wait for it: one answer with the run id, the GLB file, a turntable video, a picture and statistics. Takes from seconds to minutes; choose the preset "draft" if the client is impatient.
+    ) -> dict[str, Any]:
+        """Turn a prompt into a textured 3D model and wait for it.
+
+        One answer with the run id, the addresses of the GLB, of a turntable video and of a picture, and statistics. It takes
+        from seconds to minutes: choose the preset "draft" for a client that is impatient.
 
         Parameters:
             prompt: What to make, one object in up to 400 characters, for example "a red cube".
@@ -219,10 +180,10 @@ class Endpoints:
             for frame in drive(run):
                 progress((frame.step, frame.steps), desc="optimising", unit="steps")
             runs.deliver(run)
-            return described(run)
+            return described(run, request)
 
 
-def streamed_outputs() -> list[gr.components.Component]:
+def streamed_outputs() -> list[Component]:
     """The outputs of the streaming endpoints: never on the page, but with the labels that name them for programs."""
     return [
         gr.Textbox(label="Run id", visible=False),
@@ -238,22 +199,30 @@ def streamed_outputs() -> list[gr.components.Component]:
 
 
 def add_endpoints(server: Server) -> None:
-    """Give the app its named endpoints; those that stream are for clients that can follow a stream, not for MCP."""
-    endpoints = Endpoints(server)
-    outputs = streamed_outputs()
-    prompt = gr.Textbox(label="Prompt", visible=False)
-    preset = gr.Dropdown(list(PRESET_NAMES), value="standard", label="Preset", visible=False)
-    draft = gr.Dropdown(list(PRESET_NAMES), value="draft", label="Preset", visible=False)
-    prior = gr.Dropdown(list(presets.PRIORS), value="toybox", label="Prior", visible=False)
-    seed = gr.Number(0, label="Seed", precision=0, visible=False)
-    options = {name: knob.widget(None, visible=False) for name, knob in KNOBS.items()}
-    run_id = gr.Textbox(label="Run id", visible=False)
-    answer = gr.JSON(label="Result", visible=False)
-    hidden = gr.Button(visible=False)
-    hidden.click(endpoints.text_to_3d, [prompt, preset, prior, seed, *options.values()], outputs, api_name="text_to_3d", **RUNNING)
-    hidden.click(endpoints.resume, run_id, outputs, api_name="resume", **RUNNING)
+    """Give the app its named endpoints. Their inputs are components that the page never shows."""
+    endpoints, outputs = Endpoints(server), streamed_outputs()
+
+    def menu(names: Iterable[str], value: str, label: str) -> gr.Dropdown:
+        return gr.Dropdown(list(names), value=value, label=label, visible=False)
+
+    def number(value: float, label: str) -> gr.Number:
+        return gr.Number(value, label=label, visible=False)
+
+    prompt, run_id = gr.Textbox(label="Prompt", visible=False), gr.Textbox(label="Run id", visible=False)
+    seed, prior = number(0, "Seed"), menu(presets.PRIORS, "toybox", "Prior")
+    standard, draft = menu(PRESET_NAMES, "standard", "Preset"), menu(PRESET_NAMES, "draft", "Preset")
+    options: dict[str, Component] = {name: knob.parameter() for name, knob in KNOBS.items()}
+    called = gr.Button(visible=False).click
+
+    called(endpoints.text_to_3d, [prompt, standard, prior, seed, *options.values()], outputs, api_name="text_to_3d", **RUNNING)
+    called(endpoints.resume, run_id, outputs, api_name="resume", **RUNNING)
     short = [prompt, draft, seed, options["schedule"], options["steps"]]
-    hidden.click(endpoints.generate_3d, short, answer, api_name="generate_3d", **RUNNING)
-    gr.api(endpoints.stop_run, api_name="stop", queue=False)
-    gr.api(endpoints.run_status, api_name="run_status", queue=False)
-    gr.api(endpoints.schedule, api_name="schedule", queue=False)
+    called(endpoints.generate_3d, short, gr.JSON(label="Result", visible=False), api_name="generate_3d", **RUNNING)
+    called(endpoints.stop_run, run_id, gr.Textbox(label="State", visible=False), api_name="stop", queue=False)
+    # Queued, since only then MCP clients see plain JSON; a stop never waits.
+    status, table = gr.JSON(label="Run", visible=False), gr.JSON(label="Schedule", visible=False)
+    called(endpoints.run_status, run_id, status, api_name="run_status", concurrency_limit=None)
+    name = menu(presets.SCHEDULES, "time-prioritized", "Name")
+    shape = [name, number(400, "Steps"), number(500.0, "m"), number(125.0, "s")]
+    shape += [options[option] for option in ("t_min", "t_max", "fixed_t", "table")]
+    called(endpoints.schedule, shape, table, api_name="schedule", concurrency_limit=None)

@@ -1,19 +1,20 @@
 """The whole page: header, tabs, footer, endpoints, and how it is served."""
 
-import os
 from typing import Any
 
 import gradio as gr
 import torch
 
-from dreamtime import presets
+from dreamtime import presets, runs
 from dreamtime.ui import panels
 from dreamtime.ui.api import add_endpoints
 from dreamtime.ui.errors import one_sentence
 from dreamtime.ui.schedule_tab import schedule_tab
 from dreamtime.ui.server import Server, server_from_environment, start_housekeeping
-from dreamtime.ui.text_tab import TextTab, Updates, preset_choices, shown, text_tab
-from dreamtime.ui.theme import FAVICON, STYLE, theme
+from dreamtime.ui.text_layout import TextTab, preset_choices
+from dreamtime.ui.text_tab import QUIET, text_tab
+from dreamtime.ui.theme import LOGO, STYLE, theme
+from dreamtime.ui.watching import Updates, shown
 
 CACHE_SECONDS = (3600, 24 * 3600)  # how often Gradio's copies of files are looked through, and how old they get
 MEASURING_SECONDS = 2.0
@@ -36,35 +37,32 @@ def build(server: Server) -> gr.Blocks:
                 schedule_tab()
         gr.HTML(panels.footer(server.hours), apply_default_css=False)
         add_endpoints(server)
-        wire_page(demo, tab, server, banner)
+        connect_page(demo, tab, server, banner)
     return demo
 
 
-def wire_page(demo: gr.Blocks, tab: TextTab, server: Server, banner: gr.HTML) -> None:
+def connect_page(demo: gr.Blocks, tab: TextTab, server: Server, banner: gr.HTML) -> None:
     """What happens as the page opens, and what its banner follows."""
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-    timer = gr.Timer(MEASURING_SECONDS, active=not server.pace.done)
+    timer = gr.Timer(MEASURING_SECONDS)
 
     def opened(last_run: str, request: gr.Request) -> Updates:
         with one_sentence():
             asked = request.query_params.get("run")
-            return shown(tab, server, asked) if asked else {tab.run_id: last_run}
+            return shown(tab, runs.open_run(server.root, asked)) if asked else {tab.run_id: last_run}
 
-    def measured(preset: str, prior: str) -> list[Any]:
-        return [gr.Radio(preset_choices(server, prior), value=preset), gr.Timer(active=not server.pace.done)]
+    def measured(prior: str) -> list[Any]:
+        return [gr.Radio(preset_choices(server, prior)), gr.Timer(active=not server.pace.done)]
 
-    outputs = [tab.status, tab.view, tab.model, tab.schedule, tab.loss, tab.results, tab.turntable, tab.normals, tab.words]
-    outputs += [*tab.downloads.values(), tab.go, tab.stop, tab.seed, tab.run_id]
-    demo.load(opened, tab.last_run, outputs, api_visibility="private", show_progress="hidden")
-    demo.load(measured, [tab.preset, tab.prior], [tab.preset, timer], **quiet)
-    timer.tick(measured, [tab.preset, tab.prior], [tab.preset, timer], **quiet)
-    tab.prior.change(lambda prior: panels.header(prior, device_in_words()), tab.prior, banner, **quiet)
+    def in_use(prior: str) -> str:
+        return panels.header(prior, device_in_words())
+
+    demo.load(opened, tab.last_run, tab.shown, **QUIET)
+    timer.tick(measured, tab.prior, [tab.preset, timer], queue=False, **QUIET)
+    tab.prior.change(in_use, tab.prior, banner, queue=False, **QUIET)
 
 
 def launch() -> None:
     """Serve the app as the environment says (GRADIO_SERVER_NAME, GRADIO_SERVER_PORT, DREAMTIME_RUNS, DREAMTIME_KEEP_HOURS)."""
-    # The prior of the banner runs offline; without these a library would ask the network on its own.
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     server = server_from_environment()
     demo = build(server)
     demo.queue(max_size=20)
@@ -72,11 +70,12 @@ def launch() -> None:
     demo.launch(
         theme=theme(),
         css_paths=[STYLE],
-        favicon_path=FAVICON,
+        favicon_path=LOGO,
         mcp_server=True,
         show_error=True,
         max_file_size="10mb",
         run_history=False,
+        enable_monitoring=False,
         allowed_paths=[str(server.root)],
         footer_links=["api", "settings"],
     )

@@ -44,7 +44,8 @@ def ticks(kind: str, at: Mapping[str, float]) -> str:
 def figure(title: str, note: str, alternative: str, body: str, kind: str) -> str:
     """A captioned chart that a screen reader reads as one sentence."""
     caption = f"<figcaption><b>{title}</b><span>{note}</span></figcaption>"
-    return f'<figure class="dt-chart {kind}" role="img" aria-label="{alternative}">{caption}<div class="dt-plot">{body}</div></figure>'
+    plot = f'<div class="dt-plot">{body}</div>'
+    return f'<figure class="dt-chart {kind}" role="img" aria-label="{alternative}">{caption}{plot}</figure>'
 
 
 def thinned(count: int) -> list[int]:
@@ -52,15 +53,31 @@ def thinned(count: int) -> list[int]:
     return torch.linspace(0, count - 1, min(count, POINTS)).round().long().tolist()
 
 
-def time_spent(table: Timetable, T: int) -> Float[Tensor, " T"]:
-    """The expected number of steps near each t, largest 1: what a schedule really does, whatever it was made from."""
+def visits(table: Timetable, T: int) -> Float[Tensor, " T"]:
+    """The expected number of steps at each t: what a schedule really does, whatever it was made from."""
     share = 1 / (table.high - table.low + 1).double()
     edges = torch.zeros(T + 1, dtype=torch.float64)
     edges.index_add_(0, table.low, share)
     edges.index_add_(0, table.high + 1, -share)
+    return edges.cumsum(0)[:T]
+
+
+def time_spent(table: Timetable, T: int) -> Float[Tensor, " T"]:
+    """The visits near each t, largest 1: averaged twice over T / 25, since few steps hit few of the t."""
     reach = T // 50
-    density = avg_pool1d(edges.cumsum(0)[None, :T], 2 * reach + 1, 1, reach, count_include_pad=False)[0]
-    return density / density.max()
+    density = visits(table, T)[None]
+    for _ in range(2):
+        density = avg_pool1d(density, 2 * reach + 1, 1, reach, count_include_pad=False)
+    return density[0] / density.max()
+
+
+def stage_shares(table: Timetable, T: int, m: float, s: float) -> dict[str, float]:
+    """The share of the steps that each stage gets, expected where t is drawn."""
+    seen = visits(table, T)
+    shares = dict.fromkeys(("coarse", "content", "detail"), 0.0)
+    for t, count in enumerate(seen.tolist()):
+        shares[stage_of(t, m, s)] += count / len(table)
+    return shares
 
 
 def along_t(kind: str, weight: Float[Tensor, " T"], filled: bool = False) -> str:
@@ -110,7 +127,10 @@ WEIGHT_KEYS = (
 
 
 def schedule_chart(name: str, alphas_cumprod: Float[Tensor, " T"], table: Timetable, m: float, s: float) -> Marked:
-    """W, W_d, W_p and the time a run spends at each t, beside t(i), with the three stages (DreamTime, Fig. 5); all but the marker is drawn once."""
+    """W, W_d, W_p and the time a run spends at each t, beside t(i), with the three stages (DreamTime, Fig. 5).
+
+    Everything but the marker is drawn once.
+    """
     T, steps = len(alphas_cumprod), len(table)
     inside = slice(round(0.02 * T), round(0.98 * T) + 1)
     weights = {
@@ -130,7 +150,9 @@ def schedule_chart(name: str, alphas_cumprod: Float[Tensor, " T"], table: Timeta
         if step:
             left, bottom = f"{100 * step / steps:.2f}%", f"{100 * t / T:.2f}%"
             level = f'<div class="dt-level" style="bottom:{bottom}"></div>'
-            dot = f'<div class="dt-veil" style="left:{left}"></div><div class="dt-dot" style="left:{left};bottom:{bottom}"></div>'
+            dot = (
+                f'<div class="dt-veil" style="left:{left}"></div><div class="dt-dot" style="left:{left};bottom:{bottom}"></div>'
+            )
             note = f"step {step:,}, t = {t}, {stage_of(t, m, s)}"
         body = (
             t_ticks(T)

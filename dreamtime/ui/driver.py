@@ -30,7 +30,7 @@ def gpu_slice(root: str, run_id: str, seconds: float) -> Iterator[Frame]:
         yield from runs.work(runs.open_run(Path(root), run_id), seconds)
     except ValueError as error:
         # Only the message of a gr.Error survives the way back from a ZeroGPU worker.
-        raise gr.Error(escape(str(error)), title="The run stopped", print_exception=False) from error
+        raise gr.Error(escape(str(error), quote=False), title="The run stopped", print_exception=False) from error
 
 
 def drive(run: Run) -> Iterator[Frame]:

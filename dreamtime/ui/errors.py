@@ -18,7 +18,7 @@ def one_sentence() -> Iterator[None]:
     except gr.Error:
         raise
     except ValueError as error:
-        raise gr.Error(escape(str(error)), title="That did not work", print_exception=False) from error
+        raise gr.Error(escape(str(error), quote=False), title="That did not work", print_exception=False) from error
     except Exception as error:
         log.exception("unforeseen error")
         text = "Something unexpected went wrong here; the server's log has the details. A run that had begun can be resumed."

@@ -2,19 +2,33 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
 from dreamtime.runs import Frame, Result, Run
 from dreamtime.timesteps import Timetable, stage_of
-from dreamtime.ui.theme import FAVICON
+from dreamtime.ui.theme import FOOTER, LOGO
 
-SHOWN_SETTINGS = ("schedule", "steps", "seed", "guidance_scale", "representation", "views", "resolution")
+SHOWN_STATISTICS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "vertices": ("vertices", "{:,}".format),
+    "faces": ("faces", "{:,}".format),
+    "components": ("parts", "{:,}".format),
+    "watertight": ("watertight", lambda closed: "yes" if closed else "no"),
+    "area": ("surface", "{:.3g} units²".format),
+    "volume": ("volume", "{:.3g} units³".format),
+    "optimisation_seconds": ("optimising took", "{:.1f} s".format),
+    "extraction_seconds": ("the mesh took", "{:.1f} s".format),
+    "glb_bytes": ("GLB size", lambda size: f"{size / 1000:,.0f} kB"),
+}
+SHOWN_SETTINGS = ("seed", "prior", "schedule", "guidance_scale", "representation", "views", "resolution")
 
 
 def clock(seconds: float) -> str:
@@ -33,19 +47,22 @@ def spoken(seconds: float) -> str:
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def chip(what: str, name: str) -> str:
+    return f'<span class="dt-chip">{what} <b>{escape(name)}</b></span>'
+
+
 def header(prior: str, device: str) -> str:
     """The name, what it is, and which prior and device are in use."""
-    chips = f'<span class="dt-chip">prior <b>{escape(prior)}</b></span><span class="dt-chip">device <b>{escape(device)}</b></span>'
-    return (
-        f'<header class="dt-header">{FAVICON.read_text()}<div><h1>DreamTime</h1><p>Text to 3D by time-prioritized'
-        f' score distillation</p></div><div class="dt-chips" role="status" aria-label="In use">{chips}</div></header>'
-    )
+    words = "<div><h1>DreamTime</h1><p>Text to 3D by time-prioritized score distillation</p></div>"
+    brand = f'<div class="dt-brand">{LOGO.read_text(encoding="utf-8")}{words}</div>'
+    chips = f'<div class="dt-chips" role="status" aria-label="In use">{chip("prior", prior)}{chip("device", device)}</div>'
+    return f'<header class="dt-header">{brand}{chips}</header>'
 
 
-def data_uri(image: UInt8[Tensor, "H W 3"]) -> str:
+def data_uri(image: Image.Image) -> str:
     """A small picture inside the page: no file, no second request, no flicker."""
     buffer = io.BytesIO()
-    Image.fromarray(image.numpy()).save(buffer, "JPEG", quality=90, subsampling=0)
+    image.save(buffer, "JPEG", quality=90, subsampling=0)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
@@ -53,8 +70,14 @@ def picture(words: str, image: UInt8[Tensor, "H W 3"] | None = None, caption: st
     """A square with a picture that the words describe; without one, the words alone."""
     if image is None:
         return f'<figure class="dt-picture dt-empty"><p>{escape(words)}</p></figure>'
-    img = f'<img decoding="sync" src="{data_uri(image)}" alt="{escape(words)}">'
+    img = f'<img decoding="sync" src="{data_uri(Image.fromarray(image.numpy()))}" alt="{escape(words)}">'
     return f'<figure class="dt-picture">{img}<figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def picture_file(words: str, path: Path, caption: str) -> str:
+    """The same for a picture in a file."""
+    with Image.open(path) as image:
+        return picture(words, torch.from_numpy(np.array(image.convert("RGB"))), caption)
 
 
 def stage_gradient(table: Timetable, m: float, s: float) -> str:
@@ -68,60 +91,57 @@ def stage_gradient(table: Timetable, m: float, s: float) -> str:
     return f"linear-gradient(90deg, {', '.join(pieces)})"
 
 
-def status(headline: str, details: Sequence[str] = (), share: float | None = None, colors: str = "var(--dt-coarse)", busy: bool = False) -> str:
-    """One line and one bar: what happens, and how far it is. Without a share the bar only shows that something happens."""
-    percent = 0 if share is None else 100 * share
-    state = f'aria-valuenow="{percent:.0f}"' if share is not None else ""
-    kind = "dt-idle" if share is None and not busy else "dt-busy" if share is None else ""
+def progress_bar(share: float | None, colors: str, busy: bool) -> str:
+    """How far it is; without a share only that something happens, or nothing at all."""
+    percent = 100 * (share or 0)
+    kind, now = ("", f'aria-valuenow="{percent:.0f}"') if share is not None else ("dt-busy" if busy else "dt-idle", "")
+    bounds = f'role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" {now}'
+    bar = f'<i style="clip-path:inset(0 {100 - percent:.2f}% 0 0 round 99px)"></i>'
+    return f'<div class="dt-progress {kind}" {bounds} style="--dt-stages:{colors}">{bar}</div>'
+
+
+def status(
+    headline: str, details: Sequence[str] = (), share: float | None = None, colors: str = "var(--dt-coarse)", busy: bool = False
+) -> str:
+    """One line and one bar: what happens, and how far it is."""
     items = "".join(f"<span>{item}</span>" for item in details)
-    return (
-        f'<section class="dt-status"><p><b role="status">{headline}</b>{items}</p>'
-        f'<div class="dt-progress {kind}" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" {state}'
-        f' style="--dt-stages:{colors}"><i style="clip-path:inset(0 {100 - percent:.2f}% 0 0 round 99px)"></i></div></section>'
-    )
+    line = f'<p><b role="status">{headline}</b>{items}</p>'
+    return f'<section class="dt-status">{line}{progress_bar(share, colors, busy)}</section>'
 
 
-def optimising(frame: Frame, table: Timetable, m: float, s: float, stopping: bool) -> str:
+def optimising(frame: Frame, stage: str, colors: str, stopping: bool) -> str:
     """The status while steps are taken."""
-    stage = stage_of(frame.t, m, s)
     details = (
         f"step {frame.step:,} of {frame.steps:,}",
         f"t = {frame.t}",
         f'<em class="dt-tag dt-{stage}">{stage}</em>',
         f'<span class="dt-times">{clock(frame.seconds)} · about {clock(frame.remaining)} left</span>',
     )
-    return status("Stopping…" if stopping else "Optimising", details, frame.step / frame.steps, stage_gradient(table, m, s))
+    return status("Stopping…" if stopping else "Optimising", details, frame.step / frame.steps, colors)
 
 
-def definition_list(values: Mapping[str, Any]) -> str:
+def definition_list(values: Mapping[str, str]) -> str:
     """Names and values as a grid."""
-    return "".join(f"<div><dt>{escape(name.replace('_', ' '))}</dt><dd>{spelled(value)}</dd></div>" for name, value in values.items())
-
-
-def spelled(value: Any) -> str:
-    """A value as people read it."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}".replace(",", "\N{THIN SPACE}")
-    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
+    return "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in values.items())
 
 
 def result(run: Run, made: Result) -> str:
     """Statistics of the mesh, the settings that made it, what to know about it, and the link that shows it again."""
-    settings = {name: value for name, value in vars(run.settings).items() if name in SHOWN_SETTINGS}
+    chosen = vars(run.settings)
+    settings = {name.replace("_", " "): f"{chosen[name]}" for name in SHOWN_SETTINGS}
+    measured = {words: spell(made.statistics[name]) for name, (words, spell) in SHOWN_STATISTICS.items()}
     notes = "".join(f"<li>{escape(note)}</li>" for note in made.notes)
     return (
         f'<section class="dt-result"><h3>“{escape(run.settings.prompt)}”</h3>'
-        f'{f"<ul>{notes}</ul>" if notes else ""}'
-        f"<h4>Mesh</h4><dl>{definition_list(made.statistics)}</dl><h4>Settings</h4><dl>{definition_list(settings)}</dl>"
+        f"{f'<ul>{notes}</ul>' if notes else ''}"
+        f"<h4>Mesh</h4><dl>{definition_list(measured)}</dl><h4>Settings</h4><dl>{definition_list(settings)}</dl>"
         f'<p><a href="?run={run.id}">Link to this result</a></p></section>'
     )
 
 
 SCHEDULES_EXPLAINED = (
-    '<p class="dt-lead">Every step asks the diffusion model about one noise level t. Large t decides the coarse shape, middle t the'
-    " content, small t the detail. A schedule decides how many steps each of them gets.</p>"
+    '<p class="dt-lead">Every step asks the diffusion model about one noise level t. Large t decides the coarse shape, middle t'
+    " the content, small t the detail. A schedule decides how many steps each of them gets.</p>"
 )
 
 
@@ -130,7 +150,10 @@ def shares_table(rows: Mapping[str, Mapping[str, float]]) -> str:
     head = "".join(f'<th scope="col">{stage}</th>' for stage in ("coarse", "content", "detail"))
     body = ""
     for number, (name, shares) in enumerate(rows.items(), start=1):
-        cells = "".join(f'<td><i class="dt-bar dt-{stage}" style="width:{100 * share:.0f}%"></i>{share:.0%}</td>' for stage, share in shares.items())
+        cells = "".join(
+            f'<td><i class="dt-bar dt-{stage}" style="width:{100 * share:.0f}%"></i>{share:.0%}</td>'
+            for stage, share in shares.items()
+        )
         body += f'<tr><th scope="row"><i class="dt-key dt-c{number}"></i>{escape(name)}</th>{cells}</tr>'
     return f'<table class="dt-shares"><caption>Share of the steps by stage</caption><tr><td></td>{head}</tr>{body}</table>'
 
@@ -141,15 +164,5 @@ def hint(sentence: str) -> str:
 
 
 def footer(hours: float) -> str:
-    """What it is, on which terms, after whom, and what is kept."""
-    return (
-        '<footer class="dt-footer"><div><h2>About</h2><p>DreamTime turns a sentence into a textured 3D model by optimising a small'
-        " radiance field until a 2D diffusion model likes it from every side. The timestep falls along a schedule that spends the"
-        " steps where they matter. Everything runs on this machine with an embedded model; larger models can be chosen"
-        " under Advanced.</p></div><div><h2>After</h2><p>Huang, Wang, Shi, Tang, Qi, Zhang: <cite>DreamTime: An Improved Optimization"
-        " Strategy for Diffusion-Guided 3D Generation</cite>, ICLR 2024, arXiv 2306.12422. Poole, Jain, Barron, Mildenhall:"
-        " <cite>DreamFusion: Text-to-3D using 2D Diffusion</cite>, ICLR 2023, arXiv 2209.14988.</p></div><div><h2>Terms and privacy</h2>"
-        "<p>Code, embedded weights and pictures: Apache-2.0; other priors have licences of their own. Your prompt, settings and"
-        f" results stay on this server under an unguessable id for {hours:g} hours, then they are deleted. Your browser remembers the id of"
-        " your last run. Nothing is sent anywhere else, and nothing is counted.</p></div></footer>"
-    )
+    """What it is, after whom, on which terms, and what is kept."""
+    return FOOTER.read_text(encoding="utf-8").format(hours=f"{hours:g}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamtime import presets, runs
+from dreamtime.presets import Settings
 from dreamtime.ui.driver import BORROWED
 from dreamtime.ui.widgets import PRESET_NAMES
 
@@ -18,21 +19,24 @@ log = logging.getLogger(__name__)
 RUNNING: dict[str, Any] = {"concurrency_id": "runs", "concurrency_limit": 2}
 """How events that optimise share the machine: two at a time, whoever asks; the others wait in the queue."""
 
-WARM_STEPS = 4  # the first of them is slower than all others, and not counted
+WARM_STEPS = 5  # of each preset; the first is slower than all others and is not counted
 SWEEP_SECONDS = 600
 
 
 @dataclass
 class Pace:
-    """Seconds per step and for the mesh, by preset of the embedded prior, as measured on this machine."""
+    """How fast this machine is with its embedded prior, as measured here and now."""
 
-    per_step: dict[str, float] = field(default_factory=dict)
-    for_mesh: float = 0.0
+    prior: str = "toybox"
+    per_step: dict[str, float] = field(default_factory=dict)  # seconds, by preset
+    for_mesh: float = 0.0  # seconds, of the draft preset's
     done: bool = False
 
-    def estimate(self, preset: str, steps: int) -> float | None:
-        """Seconds that a run will take, or None while nobody knows."""
-        return steps * self.per_step[preset] + self.for_mesh if preset in self.per_step else None
+    def estimate(self, settings: Settings, preset: str) -> float | None:
+        """Seconds that such a run will take, or None while nobody knows."""
+        if settings.prior != self.prior or preset not in self.per_step:
+            return None
+        return settings.steps * self.per_step[preset] + self.for_mesh
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,6 @@ class Server:
     hours: float
     pace: Pace
 
-    def sweep(self) -> None:
-        """Delete the runs that nobody has touched for too long."""
-        runs.sweep(self.root, self.hours * 3600)
-
 
 def server_from_environment() -> Server:
     """DREAMTIME_RUNS names the folder, DREAMTIME_KEEP_HOURS the time; both have defaults."""
@@ -55,24 +55,28 @@ def server_from_environment() -> Server:
     return Server(root, float(os.environ.get("DREAMTIME_KEEP_HOURS") or 24), Pace())
 
 
-def seconds_per_step(preset: str, root: Path) -> float:
-    """The mean over a few real steps, the first one not counted."""
-    run = runs.create_run(root, presets.preset(preset, prompt="a red cube"))
-    runs_at = [time.monotonic() for _, frame in zip(range(WARM_STEPS), runs.work(run), strict=False)]
-    return (runs_at[-1] - runs_at[0]) / (len(runs_at) - 1)
+def measure(pace: Pace, root: Path) -> None:
+    """Take a few real steps of every preset, and make one mesh."""
+    for preset in PRESET_NAMES:
+        run = runs.create_run(root, presets.preset(preset, prior=pace.prior, prompt="a red cube"))
+        ends = [time.monotonic() for _, _ in zip(range(WARM_STEPS), runs.work(run), strict=False)]
+        if not pace.for_mesh:
+            started = time.monotonic()
+            runs.deliver(run)
+            pace.for_mesh = time.monotonic() - started
+        pace.per_step[preset] = (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
 def warm_up(server: Server) -> None:
-    """Load the embedded prior and measure this machine's pace with it, so that the first click is fast and estimates are true.
+    """Load the embedded prior and learn this machine's pace with it, so that the first click is fast and estimates are true.
 
-    Where GPUs are borrowed it only loads the modules: nobody's quota pays for a measurement.
+    Where GPUs are borrowed it only imports: nobody's quota pays for a measurement.
     """
     try:
-        presets.alphas_cumprod_of(presets.PRIORS["toybox"])
+        presets.alphas_cumprod_of(presets.PRIORS[server.pace.prior])
         if not BORROWED:
             with tempfile.TemporaryDirectory(prefix="dreamtime-warm-up-") as folder:
-                for preset in PRESET_NAMES:
-                    server.pace.per_step[preset] = seconds_per_step(preset, Path(folder))
+                measure(server.pace, Path(folder))
     except Exception:
         log.exception("the warm-up failed; runs will load what they need themselves")
     finally:
@@ -84,8 +88,8 @@ def keep_house(server: Server) -> None:
     warm_up(server)
     while True:
         try:
-            server.sweep()
-        except Exception:
+            runs.sweep(server.root, server.hours * 3600)
+        except OSError:
             log.exception("the sweep failed")
         time.sleep(SWEEP_SECONDS)
 

@@ -8,7 +8,8 @@ from gradio.themes.utils.fonts import LocalFont
 
 ASSETS = Path(__file__).parent / "assets"
 STYLE = ASSETS / "style.css"
-FAVICON = ASSETS / "logo.svg"
+LOGO = ASSETS / "logo.svg"
+FOOTER = ASSETS / "footer.html"
 
 DREAM = Color(
     name="dream",

@@ -1,6 +1,6 @@
 """Which widget stands for which field of `Settings`, and the way from what people chose to settings.
 
-Gradio enforces bounds and menus in the browser only in part, and callers of the API not at all: `settings_of` checks everything.
+Gradio enforces bounds and menus in the browser, and hardly any for callers of the API: `settings_of` checks everything.
 """
 
 import math
@@ -23,6 +23,11 @@ def whole(what: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value != int(value):
         raise ValueError(f"The {what} must be a whole number, got {str(value)[:40]}.")
     return int(value)
+
+
+def timestep(what: str, value: Any) -> int:
+    """A whole number, or one as typed: an empty number field would show 0, so optional ones are text fields."""
+    return whole(what, int(value) if isinstance(value, str) and value.strip().isdecimal() else value)
 
 
 def real(what: str, value: Any) -> float:
@@ -69,24 +74,37 @@ class Knob:
         return read
 
     def widget(self, value: Any, **options: Any) -> gr.components.Component:
-        """The component with that value; the same kind for the page and for the API."""
+        """The component that stands for it on the page."""
         words = {"label": self.label, "info": self.info, **options}
         if self.names:
             return gr.Dropdown(list(self.names), value=value, **words)
         if self.read in (whole, real):
             bounds = {"minimum": self.low, "maximum": self.high, "step": 1 if self.read is whole else 0.01}
-            return gr.Number(value=value, precision=0 if self.read is whole else None, **bounds, **words)
-        text = ", ".join(map(str, value)) if isinstance(value, tuple) else value
-        return gr.Textbox(value=text, max_lines=2, max_length=MAX_PROMPT_CHARACTERS, **words)
+            return gr.Number(value, precision=0 if self.read is whole else None, **bounds, **words)
+        placeholder = "the schedule's" if self.read is timestep else None
+        return gr.Textbox(spelled(value), max_lines=2, max_length=MAX_PROMPT_CHARACTERS, placeholder=placeholder, **words)
+
+    def parameter(self) -> gr.components.Component:
+        """The component that stands for it in the API, empty by default; it does not round or bound: `checked` refuses."""
+        if self.names:
+            return gr.Dropdown(list(self.names), value=None, label=self.label, visible=False)
+        if self.read in (whole, real, timestep):
+            return gr.Number(None, label=self.label, visible=False)
+        return gr.Textbox(None, label=self.label, visible=False)
+
+
+def spelled(value: Any) -> Any:
+    """A value as its widget shows it."""
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else value
 
 
 SCHEDULING: dict[str, Knob] = {
     "schedule": Knob("Schedule", "How t falls over the run", short_text, names=tuple(presets.SCHEDULES)),
-    "steps": Knob("Steps", "N; more is slower and finer", whole, 1, 20_000),
-    "m": Knob("m", "Centre of W_p, in timesteps", real, -1000, 2000),
-    "s": Knob("s", "Width of W_p, in timesteps", real, 1, 10_000),
-    "t_min": Knob("t min", "Empty: the schedule's own", whole, 0, 999),
-    "t_max": Knob("t max", "Empty: the schedule's own", whole, 0, 999),
+    "steps": Knob("Steps", "More is slower and finer", whole, 1, 20_000),
+    "m": Knob("m", "Centre of the prior weight", real, -1000, 2000),
+    "s": Knob("s", "Width of the prior weight", real, 1, 10_000),
+    "t_min": Knob("t min", "Smallest timestep", timestep, 0, 999),
+    "t_max": Knob("t max", "Largest timestep", timestep, 0, 999),
     "fixed_t": Knob("Fixed t", "For the schedule “fixed”", whole, 0, 999),
     "table": Knob("Custom table", "For the schedule “custom”: falling timesteps, commas between", timestep_list),
 }
@@ -99,12 +117,12 @@ GUIDING: dict[str, Knob] = {
 
 RENDERING: dict[str, Knob] = {
     "representation": Knob("Representation", "What is optimised", short_text, names=tuple(presets.REPRESENTATIONS)),
-    "background": Knob("Background", "Behind the object, while optimising", short_text, names=tuple(presets.BACKGROUNDS)),
-    "views": Knob("Views per step", "Images shown to the prior at once", whole, 1, 16),
-    "albedo_share": Knob("Albedo share", "Of the steps, rendered without light", real, 0, 1),
-    "textureless_share": Knob("Textureless share", "Of the steps, rendered white", real, 0, 1),
-    "light_spread": Knob("Light spread", "How far the light strays from the camera, in scene units", real, 0, 10),
-    "ambient": Knob("Ambient light", "Mean share of light from everywhere", real, 0, 1),
+    "background": Knob("Background", "While optimising", short_text, names=tuple(presets.BACKGROUNDS)),
+    "views": Knob("Views", "Images per step", whole, 1, 16),
+    "albedo_share": Knob("Albedo share", "Of the steps: no light", real, 0, 1),
+    "textureless_share": Knob("Textureless share", "Of the steps: white", real, 0, 1),
+    "light_spread": Knob("Light spread", "Around the camera, scene units", real, 0, 10),
+    "ambient": Knob("Ambient light", "Mean share of the light", real, 0, 1),
 }
 
 KNOBS: dict[str, Knob] = SCHEDULING | GUIDING | RENDERING
@@ -116,7 +134,7 @@ def checked_choices(choices: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings_of(prompt: Any, preset: Any, prior: Any, seed: Any, choices: Mapping[str, Any]) -> Settings:
-    """What was chosen, as settings; raises ValueError with one clear sentence. A prior is a name of the menu, never a path or id."""
+    """What was chosen, as settings; raises ValueError with one clear sentence. A prior is a name of the menu, never a path."""
     one_of("preset", preset, PRESET_NAMES)
     one_of("prior", prior, tuple(presets.PRIORS))
     within("seed", whole("seed", seed), 0, MAX_SEED)
@@ -125,6 +143,6 @@ def settings_of(prompt: Any, preset: Any, prior: Any, seed: Any, choices: Mappin
 
 
 def preset_values(preset: str, prior: str) -> dict[str, Any]:
-    """What the knobs show for a preset, by name."""
+    """What the widgets show for a preset, by name."""
     settings = vars(presets.preset(preset, prior=prior))
-    return {name: ", ".join(map(str, settings[name])) if name == "table" else settings[name] for name in KNOBS}
+    return {name: spelled(settings[name]) for name in KNOBS}

@@ -1,0 +1,64 @@
+"""What programs are told about a run: the stream of its outputs, its state, and where its files are."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import gradio as gr
+from gradio.route_utils import get_request_origin
+from PIL import Image
+
+from dreamtime import runs
+from dreamtime.runs import Run
+from dreamtime.ui.driver import drive
+
+FILES = ("glb", "zip", "ply", "stl", "turntable", "normals", "picture")
+
+
+def stream(run: Run) -> Iterator[tuple[Any, ...]]:
+    """Work on a run and deliver it, as the outputs of `/text_to_3d`; the last ones are complete."""
+    rest = (gr.skip(),) * 5
+    yield run.id, run.settings.seed, runs.steps_done(run), "preparing", *rest
+    step = 0
+    for frame in drive(run):
+        step = frame.step
+        if frame.preview is not None:
+            status = f"step {frame.step} of {frame.steps}, t = {frame.t}, about {frame.remaining:.0f} s left"
+            yield run.id, run.settings.seed, step, status, Image.fromarray(frame.preview.numpy()), *rest[1:]
+    yield run.id, run.settings.seed, step, "making the mesh", *rest
+    made = runs.deliver(run)
+    status = "finished" if made.steps == run.settings.steps else "stopped"
+    files = {kind: str(made.files[kind]) for kind in FILES}
+    statistics = {**made.statistics, "notes": list(made.notes)}
+    others = [files[kind] for kind in FILES if kind not in ("turntable", "picture")]
+    yield run.id, run.settings.seed, made.steps, status, files["picture"], files["glb"], files["turntable"], others, statistics
+
+
+def state_of(run: Run) -> str:
+    """What a run is doing: running, finished, stopped, or unfinished (resume goes on)."""
+    try:
+        with runs.working_on(run):
+            pass
+    except runs.RunError:
+        return "running"
+    if runs.steps_done(run) == run.settings.steps:
+        return "finished"
+    return "stopped" if runs.stop_requested(run) else "unfinished"
+
+
+def address_of(path: Path, request: gr.Request) -> str:
+    """Where a file of a run can be fetched, as whoever asks sees this server."""
+    origin = get_request_origin(request.request, request.request.url.path)
+    return f"{str(origin).rstrip('/')}/gradio_api/file={quote(path.as_posix())}"
+
+
+def described(run: Run, request: gr.Request) -> dict[str, Any]:
+    """What a run is and has, in plain values."""
+    settings, made = run.settings, runs.delivered(run)
+    values = {"run_id": run.id, "state": state_of(run), "step": runs.steps_done(run), "steps": settings.steps}
+    values |= {"prompt": settings.prompt, "seed": settings.seed}
+    if made is not None:
+        values |= {f"{kind}_url": address_of(made.files[kind], request) for kind in ("glb", "turntable", "picture")}
+        values |= {"statistics": made.statistics, "notes": list(made.notes)}
+    return values

@@ -1,0 +1,131 @@
+"""What the page shows while a run goes on and when it is over, as updates of the text tab's components."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gradio as gr
+
+from dreamtime import presets, runs
+from dreamtime.runs import Frame, Result, Run
+from dreamtime.ui import panels
+from dreamtime.ui.charts import loss_chart, schedule_chart
+from dreamtime.ui.driver import drive
+from dreamtime.ui.text_layout import TextTab
+
+Updates = dict[Any, Any]
+"""Components to their new values; the others stay as they are."""
+
+Curve = list[tuple[int, int, float]]
+"""Step, t and loss, row by row."""
+
+
+def begun(tab: TextTab, run: Run) -> Updates:
+    """The page as a run begins: its id and seed come first, so that nothing is lost whatever happens."""
+    return {
+        tab.status: panels.status("Preparing", ["the first run loads the model"], busy=True),
+        tab.live: panels.picture(f"“{run.settings.prompt}” is about to take shape."),
+        tab.view: gr.HTML(panels.picture("Here you see what the prior is asked about."), visible=True),
+        tab.model: gr.Model3D(visible="hidden"),
+        tab.run_id: run.id,
+        tab.current: run.id,
+        tab.last_run: run.id,
+        tab.seed: run.settings.seed,
+        tab.results: gr.Column(visible=False),
+        tab.go: gr.Button(interactive=False),
+        tab.stop: gr.Button(visible=True),
+    }
+
+
+def charts(tab: TextTab, run: Run) -> Callable[[Curve], Updates]:
+    """The schedule and the loss of a run, marked where its curve has come to."""
+    settings = run.settings
+    alphas_cumprod, table = presets.alphas_cumprod_of(settings.source), presets.timetable_of(settings)
+    marked = schedule_chart(settings.schedule, alphas_cumprod, table, settings.m, settings.s)
+
+    def at(rows: Curve) -> Updates:
+        step, t = rows[-1][:2] if rows else (0, 0)
+        return {tab.schedule: marked(step, t), tab.loss: loss_chart(rows, settings.steps)}
+
+    return at
+
+
+def progress(tab: TextTab, run: Run) -> Callable[[Frame], Updates]:
+    """Status and pictures of a frame."""
+    settings = run.settings
+    colors = panels.stage_gradient(presets.timetable_of(settings), settings.m, settings.s)
+
+    def at(frame: Frame) -> Updates:
+        stage = presets.timesteps.stage_of(frame.t, settings.m, settings.s)
+        return {
+            tab.status: panels.optimising(frame, stage, colors, runs.stop_requested(run)),
+            tab.live: panels.picture(f"{settings.prompt}, step {frame.step}", frame.preview, "live, from a fixed camera"),
+            tab.view: panels.picture("A random view of it", frame.view, "what the prior was shown"),
+        }
+
+    return at
+
+
+def over(tab: TextTab, headline: str, *details: str, share: float | None = None) -> Updates:
+    """The page when nothing runs any more."""
+    return {
+        tab.status: panels.status(headline, details, share),
+        tab.go: gr.Button(interactive=True),
+        tab.stop: gr.Button(visible=False),
+    }
+
+
+def finished(tab: TextTab, run: Run, made: Result) -> Updates:
+    """The page with a result, all but the viewer."""
+    steps, all_steps = made.steps, run.settings.steps
+    if steps == all_steps:
+        end = over(tab, "Finished", f"{steps:,} steps", share=1.0)
+    else:
+        end = over(
+            tab, "Stopped", f"the mesh is that of step {steps:,} of {all_steps:,}; Resume goes on", share=steps / all_steps
+        )
+    return {
+        **end,
+        tab.turntable: str(made.files["turntable"]),
+        tab.normals: str(made.files["normals"]),
+        tab.words: panels.result(run, made),
+        tab.results: gr.Column(visible=True),
+        **{button: gr.DownloadButton(value=str(made.files[kind])) for kind, button in tab.downloads.items()},
+    }
+
+
+def model_of(tab: TextTab, run: Run) -> Updates:
+    """The viewer with a run's model, in the place of the prior's view.
+
+    An event of its own brings it: a model that a generator's last yield hands to an empty viewer stays invisible (Gradio 6.31).
+    """
+    made = runs.delivered(run)
+    if made is None:
+        return {tab.model: gr.skip()}
+    return {tab.view: gr.HTML(visible=False), tab.model: gr.Model3D(str(made.files["glb"]), visible=True)}
+
+
+def watch(tab: TextTab, run: Run) -> Iterator[Updates]:
+    """Work on a run and deliver it, telling the page about twice a second."""
+    yield begun(tab, run)
+    try:
+        rows = runs.curve_rows(run, runs.steps_done(run))
+        charts_at, progress_at = charts(tab, run), progress(tab, run)
+        for frame in drive(run):
+            rows.append((frame.step, frame.t, frame.loss))
+            if frame.preview is not None:
+                yield progress_at(frame) | charts_at(rows)
+        yield {tab.status: panels.status("Making the mesh", ["surface, texture, turntable"], busy=True)}
+        made = runs.deliver(run)
+    except Exception:
+        yield over(tab, "Not finished", "what was saved before is kept; Resume goes on")
+        raise
+    yield finished(tab, run, made)
+
+
+def shown(tab: TextTab, run: Run) -> Updates:
+    """The page with the result of an earlier run, delivered now if it has not been yet."""
+    made = runs.delivered(run) or runs.deliver(run)
+    picture = panels.picture_file(run.settings.prompt, made.files["picture"], "the result")
+    charted = charts(tab, run)(runs.curve_rows(run, made.steps))
+    page = finished(tab, run, made) | model_of(tab, run) | charted
+    return {**page, tab.live: picture, tab.run_id: run.id, tab.seed: run.settings.seed}

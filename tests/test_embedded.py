@@ -1,0 +1,44 @@
+"""The embedded model as it ships: any diffusers user can load it, and a whole run with it yields what was asked for."""
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from dreamtime import presets, runs
+from dreamtime.checkpoints import load_checkpoint
+from dreamtime.evaluation.geometry import score
+from dreamtime.meshes import extract
+from dreamtime.toybox import WEIGHTS
+from dreamtime.toybox.world import COLORS, Thing
+
+
+def test_the_weights_fit_a_space() -> None:
+    files = [path for path in WEIGHTS.rglob("*") if path.is_file()]
+    assert sum(path.suffix == ".safetensors" for path in files) >= 3
+    assert max(path.stat().st_size for path in files) <= 10_000_000
+    assert not [path for path in files if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl")]
+
+
+@pytest.mark.parametrize("color", ["red", "blue", "yellow"])
+def test_the_librarys_own_pipeline_draws_the_colour_that_was_asked_for(color: str, generator) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(WEIGHTS, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    drawn = pipeline(
+        f"a {color} sphere, front view", num_inference_steps=15, guidance_scale=5.0, generator=generator(0), output_type="pt"
+    ).images[0]
+    centre = drawn[:, 28:36, 28:36].mean(dim=(1, 2))
+    distances = {name: (centre / centre.norm() - torch.tensor(c) / torch.tensor(c).norm()).norm() for name, c in COLORS.items()}
+    assert color in sorted(distances, key=distances.__getitem__)[:2]
+
+
+def test_a_red_cube_comes_out_red_and_solid(tmp_path) -> None:
+    """The draft preset from prompt to mesh, against the true cube."""
+    settings = presets.preset("draft", "cpu", prompt="a red cube")
+    run = runs.create_run(tmp_path, settings)
+    losses = [frame.loss for frame in runs.work(run)]
+    assert len(losses) == settings.steps
+    scene = presets.build_scene(settings, torch.device("cpu"), torch.Generator())
+    load_checkpoint(run.checkpoint, scene.modules, {}, torch.Generator())
+    result = score(extract(scene.representation, 64, max_faces=4000).mesh, Thing("cube", "red"), resolution=48)
+    assert result.iou > 0.4
+    assert result.color < 20

@@ -1,0 +1,88 @@
+"""Penalties against brute force, their zeros and their signs."""
+
+import math
+
+import pytest
+import torch
+
+from dreamtime import regularizers
+from dreamtime.types import RaySamples, Rendering, VolumeSamples
+
+
+def rendering(opacity: torch.Tensor, samples: VolumeSamples | None = None) -> Rendering:
+    """A rendering of one row of pixels of which only the opacity matters, with the given samples."""
+    opacity = opacity.view(1, 1, -1, 1)
+    color = opacity.expand(-1, -1, -1, 3)
+    return Rendering(color, opacity, opacity, color, samples)
+
+
+def along_rays(counts: list[int], weights: torch.Tensor, ends: torch.Tensor, normals: torch.Tensor | None = None) -> Rendering:
+    """A rendering of rays along +x with the given samples, each 0.1 long."""
+    intervals = RaySamples(torch.repeat_interleave(torch.tensor(counts)), ends - 0.1, ends, len(counts))
+    directions = torch.tensor([1.0, 0.0, 0.0]).to(weights).expand(len(weights), 3)
+    normals = -directions if normals is None else normals
+    return rendering(torch.ones(len(counts)), VolumeSamples(intervals, weights, normals, directions))
+
+
+def test_orientation_counts_only_normals_that_face_away():
+    normals = torch.tensor([[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.6, 0.8, 0.0], [1.0, 0.0, 0.0]])
+    picture = along_rays([3, 1], torch.tensor([0.5, 0.2, 0.25, 0.4]), torch.tensor([1.0, 2.0, 3.0, 1.0]), normals)
+    assert regularizers.orientation(picture, 0.0).item() == pytest.approx((0.25 * 0.36 + 0.4) / 2)
+
+
+def test_orientation_turns_normals_and_leaves_weights_alone():
+    weights = torch.tensor([0.5], requires_grad=True)
+    normals = torch.tensor([[0.6, 0.8, 0.0]], requires_grad=True)
+    regularizers.orientation(along_rays([1], weights, torch.ones(1), normals), 0.0).backward()
+    assert weights.grad is None
+    assert normals.grad is not None
+    assert torch.allclose(normals.grad, torch.tensor([[2 * 0.5 * 0.6, 0.0, 0.0]]))
+
+
+def test_opacity_is_a_soft_absolute_value():
+    assert regularizers.opacity(rendering(torch.tensor([0.0, 1.0])), 0.0).item() == pytest.approx((0.1 + math.sqrt(1.01)) / 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "bits", "tolerance"), [(0.0, 0.0, 0.012), (0.5, 1.0, 1e-6), (1.0, 0.0, 0.012), (0.11, 0.5, 1e-3)]
+)
+def test_entropy_of_a_pixel_in_bits(value, bits, tolerance):
+    assert regularizers.entropy(rendering(torch.full((5,), value)), 0.0).item() == pytest.approx(bits, abs=tolerance)
+
+
+def test_entropy_pushes_pixels_apart_and_has_finite_gradients():
+    opacity = torch.tensor([0.0, 0.2, 0.8, 1.0], requires_grad=True)
+    regularizers.entropy(rendering(opacity), 0.0).backward()
+    assert opacity.grad is not None
+    assert torch.isfinite(opacity.grad).all()
+    assert opacity.grad[1] > 0 > opacity.grad[2]
+
+
+def test_distortion_is_the_double_sum(generator):
+    counts = [4, 0, 6, 1]
+    weights = torch.rand(11, generator=generator(1), dtype=torch.float64) / 6
+    ends = torch.cat([2 + (0.1 + torch.rand(n, generator=generator(n), dtype=torch.float64)).cumsum(0) for n in counts])
+    expected, first = 0.0, 0
+    for count in counts:
+        w, m = weights[first : first + count].tolist(), (ends[first : first + count] - 0.05).tolist()
+        expected += sum(w[i] * w[j] * abs(m[i] - m[j]) for i in range(count) for j in range(count))
+        expected += sum(w[i] ** 2 * 0.1 / 3 for i in range(count))
+        first += count
+    assert regularizers.distortion(along_rays(counts, weights, ends), 0.0).item() == pytest.approx(expected / 4, rel=1e-10)
+
+
+def test_distortion_gradient(generator):
+    weights = (torch.rand(5, generator=generator(2), dtype=torch.float64) / 5).requires_grad_()
+    ends = torch.tensor([1.0, 1.1, 1.5, 2.0, 2.1], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda w: regularizers.distortion(along_rays([3, 2], w, ends), 0.0), weights)
+
+
+def test_distortion_grows_with_the_distance_between_weights():
+    near, far = (along_rays([2], torch.tensor([0.5, 0.5]), torch.tensor([1.0, end])) for end in (1.2, 1.9))
+    assert regularizers.distortion(near, 0.0) < regularizers.distortion(far, 0.0)
+
+
+@pytest.mark.parametrize("regularizer", [regularizers.orientation, regularizers.distortion])
+def test_a_rendering_without_samples_is_refused(regularizer):
+    with pytest.raises(ValueError, match="needs the samples"):
+        regularizer(rendering(torch.ones(3)), 0.0)
