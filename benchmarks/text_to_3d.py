@@ -1,6 +1,6 @@
 """Twelve prompts, uniform against time-prioritized timesteps at equal steps, scored against the true shapes.
 
-    python benchmarks/text_to_3d.py --preset standard --seeds 1
+    python benchmarks/text_to_3d.py --preset draft --seeds 1
 
 Appends one row per run to `text_to_3d.csv` beside this file (a run that is there is not repeated), then writes the summary
 `text_to_3d.md` and the picture sheet `text_to_3d.png`.
@@ -8,8 +8,11 @@ Appends one row per run to `text_to_3d.csv` beside this file (a run that is ther
 
 import argparse
 import csv
+import multiprocessing
+import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
@@ -96,26 +99,31 @@ def summary(rows: list[dict[str, str]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="standard")
+    parser.add_argument("--preset", default="draft")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at a time, one thread each")
     parser.add_argument("--output", type=Path, default=HERE / "text_to_3d")
     arguments = parser.parse_args()
     table, pictures = arguments.output.with_suffix(".csv"), Path(f"{arguments.output}-pictures")
     pictures.mkdir(exist_ok=True)
     rows = rows_of(table)
-    for thing, settings in jobs(arguments.preset, arguments.seeds, arguments.steps):
-        key = {"prompt": thing.caption, "schedule": settings.schedule, "preset": arguments.preset}
-        key |= {"steps": str(settings.steps), "seed": str(settings.seed)}
-        if any(all(row[name] == value for name, value in key.items()) for row in rows):
-            continue
-        picture = pictures / f"{thing.color}-{thing.shape}-{settings.schedule}-{settings.seed}.png"
-        rows.append({**key, **one_run(settings, thing, picture)})
-        print(rows[-1], flush=True)
-        with table.open("w", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            writer.writeheader()
-            writer.writerows(rows)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(arguments.workers, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        running = {}
+        for thing, settings in jobs(arguments.preset, arguments.seeds, arguments.steps):
+            key = {"prompt": thing.caption, "schedule": settings.schedule, "preset": arguments.preset}
+            key |= {"steps": str(settings.steps), "seed": str(settings.seed)}
+            if not any(all(row[name] == value for name, value in key.items()) for row in rows):
+                picture = pictures / f"{thing.color}-{thing.shape}-{settings.schedule}-{settings.seed}.png"
+                running[pool.submit(one_run, settings, thing, picture)] = key
+        for finished in as_completed(running):
+            rows.append({**running[finished], **finished.result()})
+            print(rows[-1], flush=True)
+            with table.open("w", newline="") as file:
+                writer = csv.DictWriter(file, FIELDS)
+                writer.writeheader()
+                writer.writerows(rows)
     arguments.output.with_suffix(".md").write_text(summary(rows))
     strips = [
         np.concatenate([np.array(Image.open(pictures / f"{t.color}-{t.shape}-{s}-0.png")) for s in SCHEDULES], axis=1)

@@ -18,7 +18,7 @@ from dreamtime import distillation, regularizers, timesteps
 from dreamtime.cameras import CameraRange, sample_cameras
 from dreamtime.generation import optimise
 from dreamtime.prompts import checked_prompt, view_condition
-from dreamtime.renderers import OccupancyGrid, VolumeRenderer, preview, training_renderer
+from dreamtime.renderers import OccupancyGrid, VolumeRenderer, preview, sampler_of, training_renderer
 from dreamtime.representations import (
     Background,
     EnvironmentMap,
@@ -109,7 +109,7 @@ class Settings:
     guidance_scale: float = EMBEDDED_GUIDANCE_SCALE  # 1 is none
     weighting: str = "sds"  # a name of WEIGHTINGS: w(t) of the gradient
     learning_rate: float = 0.02  # of the first step; it falls linearly to a twentieth
-    adam_epsilon: float = 0.1  # gradients fainter than this move a parameter in proportion, not at full pace
+    adam_epsilon: float = 1e-3  # gradients fainter than this move a parameter in proportion, not at full pace
     views: int = 4  # images per step
     resolution: int = 64  # pixels, of each image
     samples_per_ray: int = 48  # intervals through the scene's ball, before empty space is skipped
@@ -174,7 +174,7 @@ def settings_from_dict(values: Mapping[str, Any]) -> Settings:
 
 # -- presets: what draft, standard and high mean on a CPU with the embedded prior, and on a GPU with a large one
 
-DRAFT = Settings("a red cube", steps=120, views=4, samples_per_ray=40, learning_rate=0.03, faces=4000)
+DRAFT = Settings("a red cube", steps=120, views=4, samples_per_ray=40, learning_rate=0.025, faces=4000)
 STANDARD = replace(DRAFT, steps=400, learning_rate=0.02, samples_per_ray=48, faces=8000)
 HIGH = replace(STANDARD, steps=1200, views=8, samples_per_ray=64, learning_rate=0.015, mesh_resolution=128, texture_size=1024)
 
@@ -330,7 +330,7 @@ def build_scene(settings: Settings, device: torch.device, generator: Generator) 
         "textureless": settings.textureless_share,
         "lambertian": 1 - settings.albedo_share - settings.textureless_share,
     }
-    volume = VolumeRenderer(representation, occupancy)
+    volume = VolumeRenderer(representation, sampler_of(occupancy))
     render = training_renderer(volume, occupancy, shadings, background, light)
     return Scene(representation, modules, groups, render, preview(volume))
 

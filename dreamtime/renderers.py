@@ -1,7 +1,9 @@
 """From a scene and cameras to pictures: where to sample, how to shade, what lies behind."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 from jaxtyping import Bool, Float
@@ -109,6 +111,14 @@ def nerfacc_sampler(grid: OccupancyGrid) -> Sampler:
     return sample
 
 
+def sampler_of(grid: OccupancyGrid) -> Sampler:
+    """nerfacc's kernel where the grid is on CUDA and the kernel is compiled or can be; else the grid itself."""
+    if not grid.occupied.is_cuda or find_spec("nerfacc") is None:
+        return grid
+    compiled = find_spec("nerfacc.csrc") is not None or shutil.which("nvcc") is not None
+    return nerfacc_sampler(grid) if compiled else grid
+
+
 @dataclass(frozen=True)
 class VolumeRenderer:
     """Draws a scene of density and albedo: sample, evaluate, shade, accumulate, composite."""
@@ -122,8 +132,8 @@ class VolumeRenderer:
     def visible(self, rays: Rays, generator: Generator | None) -> RaySamples:
         """The samples that matter to the picture, found without gradients at a fraction of the cost of the others.
 
-        Nothing is lost by it: under a softplus or an exponential, the gradient that a sample sends back through its density is
-        at most in proportion to its weight. It skips what lies behind a surface, too.
+        Little is lost: through a density that is a softplus, a sample passes back at most its weight times a difference of
+        colours. What lies behind a surface is skipped as well as thin air.
         """
         samples = self.sample(rays, generator)
         weights = weights_from_density(self.scene.density(midpoints(rays, samples)), samples)
@@ -155,6 +165,7 @@ class VolumeRenderer:
 
 
 def device_of(scene: Representation) -> torch.device:
+    """Where the scene lives."""
     return next(iter(scene.parameters())).device
 
 

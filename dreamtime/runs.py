@@ -178,7 +178,8 @@ def working_on(run: Run) -> Iterator[None]:
     """Hold the run for one worker; a second one is refused. The system releases the lock if the worker dies."""
     lock = FileLock(run.folder / "lock")
     try:
-        lock.acquire(timeout=0)
+        # Not zero: whoever only asks whether somebody works on the run holds the lock for an instant.
+        lock.acquire(timeout=0.5)
     except Timeout as error:
         raise RunError("This run is being worked on already; watch it where it runs, or stop it first.") from error
     try:

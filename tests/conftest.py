@@ -14,6 +14,7 @@ os.environ["MPLBACKEND"] = "Agg"
 
 import pytest
 import torch
+from serving import Served, served
 from torch import Generator
 
 torch.set_num_threads(min(2, os.cpu_count() or 1))
@@ -83,3 +84,10 @@ def chromium() -> str:
     """The browser's executable, for tests marked `browser`."""
     assert CHROMIUM is not None
     return CHROMIUM
+
+
+@pytest.fixture(scope="session")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The whole app in a process of its own, for the tests of its page and its API."""
+    with served(tmp_path_factory.mktemp("app")) as server:
+        yield server

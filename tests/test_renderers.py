@@ -8,7 +8,7 @@ from fakes import SolidSphere
 from torch import nn
 
 from dreamtime.cameras import orbit, rays_from_cameras
-from dreamtime.renderers import OccupancyGrid, VolumeRenderer, nerfacc_sampler, preview, training_renderer
+from dreamtime.renderers import OccupancyGrid, VolumeRenderer, nerfacc_sampler, preview, sampler_of, training_renderer
 from dreamtime.representations import EnvironmentMap, feature_grid_nerf, flat_background
 from dreamtime.shading import headlight
 from dreamtime.types import Cameras, Rays, Rendering
@@ -255,6 +255,11 @@ def test_cuda_draws_the_same_picture(generator):
         images.append(render(front(32), 0.0, generator(2)).image.cpu())
     assert torch.allclose(*images, atol=0.02)
     assert (images[0] - images[1]).abs().mean() < 1e-4
+
+
+def test_on_a_cpu_the_grid_samples_itself():
+    grid = OccupancyGrid()
+    assert sampler_of(grid) is grid
 
 
 @pytest.mark.nerfacc_cuda

@@ -52,7 +52,8 @@ class FeatureGrid(nn.Module):
 def feature_grid_nerf(
     generator: Generator,
     cells: Sequence[int] = (8, 16, 32, 64),
-    density_gain: float = 40.0,
+    density_gain: float = 80.0,
+    albedo_gain: float = 2.0,
     blob: Blob = conical_blob,
 ) -> NeRF:
     """Density and albedo read from grids of their own, without a network: the default on a CPU.
@@ -60,5 +61,5 @@ def feature_grid_nerf(
     At a learning rate of 0.02, a hundred steps make a surface opaque. Heads of 16 hidden units on four features instead of the
     plain sums fitted pictures no better and took three times as long.
     """
-    density, albedo = (FeatureGrid(generator, channels, cells, deviation=0.01) for channels in (1, 3))
-    return NeRF(nn.Identity(), density, albedo, density_gain, blob)
+    density, albedo = (FeatureGrid(generator, channels, cells, deviation=0.005) for channels in (1, 3))
+    return NeRF(nn.Identity(), density, albedo, density_gain, albedo_gain, blob)

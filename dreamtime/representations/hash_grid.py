@@ -100,6 +100,7 @@ def hash_grid_nerf(
     finest_resolution: int = 128,
     hidden: int = 32,
     density_gain: float = 10.0,
+    albedo_gain: float = 1.0,
     blob: Blob = conical_blob,
 ) -> NeRF:
     """Two small networks read density and albedo from one hash encoding (Instant-NGP); on CUDA with tinycudann where installed.
@@ -111,4 +112,6 @@ def hash_grid_nerf(
     density_head = mlp([levels * features, hidden, 1], generator)
     albedo_head = mlp([levels * features, hidden, 3], generator)
     quick = device.type == "cuda" and find_spec("tinycudann") is not None
-    return NeRF(TinyCudaHashGrid(plain) if quick else plain, density_head, albedo_head, density_gain, blob).to(device)
+    return NeRF(TinyCudaHashGrid(plain) if quick else plain, density_head, albedo_head, density_gain, albedo_gain, blob).to(
+        device
+    )

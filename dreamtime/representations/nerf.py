@@ -18,18 +18,24 @@ def conical_blob(points: Float[Tensor, "N 3"], height: float = 10.0, radius: flo
 
 
 class NeRF(nn.Module):
-    """The scene of density softplus(gain head + blob) and albedo sigmoid(head), both heads reading one encoding of the point.
+    """The scene of density softplus(gain head + blob) and albedo sigmoid(gain head), both heads reading one encoded point.
 
-    What only the albedo needs belongs into its head: the density, asked for several times as often, never pays for it. The gain
-    says how far one step of Adam moves the density, which must reach hundreds where an albedo's logit is content with ones.
+    What only the albedo needs belongs into its head: the density, asked for several times as often, never pays for it.
+    The gains say how far one step of Adam reaches: a density must come to tens or hundreds, an albedo's logit to ones.
     """
 
     def __init__(
-        self, encoding: nn.Module, density_head: nn.Module, albedo_head: nn.Module, density_gain: float, blob: Blob
+        self,
+        encoding: nn.Module,
+        density_head: nn.Module,
+        albedo_head: nn.Module,
+        density_gain: float,
+        albedo_gain: float,
+        blob: Blob,
     ) -> None:
         super().__init__()
         self.encoding, self.density_head, self.albedo_head = encoding, density_head, albedo_head
-        self.density_gain, self.blob = density_gain, blob
+        self.density_gain, self.albedo_gain, self.blob = density_gain, albedo_gain, blob
 
     def _density(self, points: Float[Tensor, "N 3"], encoded: Float[Tensor, "N C"]) -> Float[Tensor, " N"]:
         return F.softplus(self.density_gain * self.density_head(encoded)[:, 0] + self.blob(points))
@@ -41,7 +47,7 @@ class NeRF(nn.Module):
     def density_and_albedo(self, points: Float[Tensor, "N 3"]) -> tuple[Float[Tensor, " N"], Float[Tensor, "N 3"]]:
         """Density as above and albedo in [0, 1]."""
         encoded = self.encoding(points)
-        return self._density(points, encoded), torch.sigmoid(self.albedo_head(encoded))
+        return self._density(points, encoded), torch.sigmoid(self.albedo_gain * self.albedo_head(encoded))
 
 
 def linear(inputs: int, outputs: int, generator: Generator) -> nn.Linear:
@@ -91,7 +97,8 @@ def frequency_nerf(
     frequencies: int = 8,
     blocks: int = 5,
     width: int = 128,
-    density_gain: float = 10.0,
+    density_gain: float = 5.0,
+    albedo_gain: float = 1.0,
     blob: Blob = conical_blob,
 ) -> NeRF:
     """DreamFusion's network (appendix A.2): positional encoding, residual blocks with swish and layer norm, linear heads.
@@ -101,4 +108,4 @@ def frequency_nerf(
     encoding = PositionalEncoding(frequencies)
     residual = [ResidualBlock(width, generator) for _ in range(blocks)]
     trunk = nn.Sequential(encoding, linear(encoding.width, width, generator), *residual, nn.LayerNorm(width))
-    return NeRF(trunk, linear(width, 1, generator), linear(width, 3, generator), density_gain, blob)
+    return NeRF(trunk, linear(width, 1, generator), linear(width, 3, generator), density_gain, albedo_gain, blob)

@@ -1,5 +1,6 @@
 """The whole page: header, tabs, footer, endpoints, and how it is served."""
 
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -23,7 +24,8 @@ MEASURING_SECONDS = 2.0
 def device_in_words() -> str:
     """The device that runs will use, as the banner says it."""
     device = presets.resolve_device("auto")
-    return f"{device}, {torch.get_num_threads()} threads" if device == "cpu" else device
+    threads = torch.get_num_threads()
+    return f"cpu, {threads} thread{'s' if threads > 1 else ''}" if device == "cpu" else device
 
 
 def build(server: Server) -> gr.Blocks:
@@ -46,7 +48,7 @@ def connect_page(demo: gr.Blocks, tab: TextTab, server: Server, banner: gr.HTML)
     timer = gr.Timer(MEASURING_SECONDS)
 
     def opened(last_run: str, request: gr.Request) -> Updates:
-        with one_sentence():
+        with one_sentence(escape):
             asked = request.query_params.get("run")
             return shown(tab, runs.open_run(server.root, asked)) if asked else {tab.run_id: last_run}
 

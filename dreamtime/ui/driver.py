@@ -7,18 +7,18 @@ process that the scheduler may kill without a word, so all state lives in the ru
 import math
 import os
 from collections.abc import Iterator
-from html import escape
 from pathlib import Path
 
 import gradio as gr
 import spaces
 
 from dreamtime import runs
-from dreamtime.runs import Frame, Run
+from dreamtime.runs import Frame, Run, RunError
 
 SLICE_SECONDS = 40  # declared for each GPU call; short slices wait less and fit an anonymous visitor's daily quota
 SHARE_USED = 0.8  # of a slice, after which it ends itself and saves
 FAILURES = 2  # slices in a row that may die without a step
+RUN_ERROR = "The run stopped"
 WORKER_ERROR = "ZeroGPU worker error"
 BORROWED = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "true")
 
@@ -29,8 +29,8 @@ def gpu_slice(root: str, run_id: str, seconds: float) -> Iterator[Frame]:
     try:
         yield from runs.work(runs.open_run(Path(root), run_id), seconds)
     except ValueError as error:
-        # Only the message of a gr.Error survives the way back from a ZeroGPU worker.
-        raise gr.Error(escape(str(error), quote=False), title="The run stopped", print_exception=False) from error
+        # Of all that a ZeroGPU worker can raise, only the message of a gr.Error survives the way back.
+        raise gr.Error(str(error), title=RUN_ERROR, print_exception=False) from error
 
 
 def drive(run: Run) -> Iterator[Frame]:
@@ -41,6 +41,8 @@ def drive(run: Run) -> Iterator[Frame]:
         try:
             yield from gpu_slice(str(run.folder.parent), run.id, seconds)
         except gr.Error as error:
+            if error.title == RUN_ERROR:
+                raise RunError(error.message) from error
             failures = 0 if runs.steps_done(run) > reached else failures + 1
             if error.title != WORKER_ERROR or failures > FAILURES:
                 raise

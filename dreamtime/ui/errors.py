@@ -1,25 +1,28 @@
 """Every error as one sentence for the person who caused it; what was not foreseen goes to the log."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from html import escape
 
 import gradio as gr
 
 log = logging.getLogger(__name__)
 
+UNFORESEEN = "Something unexpected went wrong here; the server's log has the details. A run that had begun can be resumed."
+
 
 @contextmanager
-def one_sentence() -> Iterator[None]:
-    """Turn what goes wrong inside into a `gr.Error` without a traceback. Gradio renders the text as HTML: it is escaped."""
+def one_sentence(spell: Callable[[str], str] = str) -> Iterator[None]:
+    """Turn what goes wrong inside into a `gr.Error` without a traceback.
+
+    The page renders the sentence as HTML, so what is meant for it is spelled with `html.escape`; programs get it as it is.
+    """
     try:
         yield
     except gr.Error:
         raise
     except ValueError as error:
-        raise gr.Error(escape(str(error), quote=False), title="That did not work", print_exception=False) from error
+        raise gr.Error(spell(str(error)), title="That did not work", print_exception=False) from error
     except Exception as error:
         log.exception("unforeseen error")
-        text = "Something unexpected went wrong here; the server's log has the details. A run that had begun can be resumed."
-        raise gr.Error(text, title="Unexpected error", print_exception=False) from error
+        raise gr.Error(UNFORESEEN, title="Unexpected error", print_exception=False) from error

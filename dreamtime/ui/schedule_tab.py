@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -69,7 +70,7 @@ def comparison(names: list[str], *values: Any) -> tuple[str, str]:
 
 def download_pressed(names: list[str], *values: Any) -> str:
     """The table of what is chosen, for the browser to save."""
-    with one_sentence():
+    with one_sentence(escape):
         return table_csv(compared(names, named(values))[0])
 
 

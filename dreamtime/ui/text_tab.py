@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterator
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -34,7 +35,7 @@ def connect_runs(tab: TextTab, server: Server) -> None:
     """Generate, Resume, Show and Stop."""
 
     def start_pressed(prompt: str, preset: str, prior: str, seed: float, randomise: bool, *values: Any) -> Iterator[Updates]:
-        with one_sentence():
+        with one_sentence(escape):
             chosen = secrets.randbelow(MAX_SEED) if randomise else seed
             settings = settings_of(prompt, preset, prior, chosen, dict(zip(KNOBS, values, strict=True)))
             if prior == "toybox" and thing_of(settings.prompt) is None:
@@ -42,21 +43,21 @@ def connect_runs(tab: TextTab, server: Server) -> None:
             yield from watch(tab, runs.create_run(server.root, settings))
 
     def resume_pressed(run_id: str) -> Iterator[Updates]:
-        with one_sentence():
+        with one_sentence(escape):
             run = runs.open_run(server.root, run_id.strip())
             runs.clear_stop(run)
             yield from watch(tab, run)
 
     def show_pressed(run_id: str) -> Updates:
-        with one_sentence():
+        with one_sentence(escape):
             return shown(tab, runs.open_run(server.root, run_id.strip()))
 
     def model_ready(run_id: str) -> Updates:
-        with one_sentence():
+        with one_sentence(escape):
             return model_of(tab, runs.open_run(server.root, run_id))
 
     def stop_pressed(run_id: str) -> str:
-        with one_sentence():
+        with one_sentence(escape):
             runs.request_stop(runs.open_run(server.root, run_id))
         return panels.status("Stopping…", ["the mesh of what is there follows"], busy=True)
 

@@ -7,6 +7,7 @@ import gradio as gr
 
 from dreamtime import presets, runs
 from dreamtime.runs import Frame, Result, Run
+from dreamtime.timesteps import stage_of
 from dreamtime.ui import panels
 from dreamtime.ui.charts import loss_chart, schedule_chart
 from dreamtime.ui.driver import drive
@@ -55,7 +56,7 @@ def progress(tab: TextTab, run: Run) -> Callable[[Frame], Updates]:
     colors = panels.stage_gradient(presets.timetable_of(settings), settings.m, settings.s)
 
     def at(frame: Frame) -> Updates:
-        stage = presets.timesteps.stage_of(frame.t, settings.m, settings.s)
+        stage = stage_of(frame.t, settings.m, settings.s)
         return {
             tab.status: panels.optimising(frame, stage, colors, runs.stop_requested(run)),
             tab.live: panels.picture(f"{settings.prompt}, step {frame.step}", frame.preview, "live, from a fixed camera"),
@@ -111,7 +112,8 @@ def watch(tab: TextTab, run: Run) -> Iterator[Updates]:
         rows = runs.curve_rows(run, runs.steps_done(run))
         charts_at, progress_at = charts(tab, run), progress(tab, run)
         for frame in drive(run):
-            rows.append((frame.step, frame.t, frame.loss))
+            # A slice that was killed may be taken up a few steps earlier.
+            rows[frame.step - 1 :] = [(frame.step, frame.t, frame.loss)]
             if frame.preview is not None:
                 yield progress_at(frame) | charts_at(rows)
         yield {tab.status: panels.status("Making the mesh", ["surface, texture, turntable"], busy=True)}

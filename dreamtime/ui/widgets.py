@@ -59,15 +59,15 @@ class Knob:
     label: str
     info: str
     read: Callable[[str, Any], Any]
-    low: float = -math.inf
-    high: float = math.inf
+    low: int | float = -math.inf
+    high: int | float = math.inf
     names: tuple[str, ...] = ()
 
     def checked(self, value: Any) -> Any:
         """The value as `Settings` wants it; raises ValueError."""
         what = self.label.lower()
         if self.names:
-            return one_of(what, value, self.names)
+            return one_of(what, str(value), self.names)
         read = self.read(what, value)
         if not isinstance(read, str | tuple):
             within(what, read, self.low, self.high)
@@ -135,8 +135,8 @@ def checked_choices(choices: Mapping[str, Any]) -> dict[str, Any]:
 
 def settings_of(prompt: Any, preset: Any, prior: Any, seed: Any, choices: Mapping[str, Any]) -> Settings:
     """What was chosen, as settings; raises ValueError with one clear sentence. A prior is a name of the menu, never a path."""
-    one_of("preset", preset, PRESET_NAMES)
-    one_of("prior", prior, tuple(presets.PRIORS))
+    one_of("preset", str(preset), PRESET_NAMES)
+    one_of("prior", str(prior), presets.PRIORS)
     within("seed", whole("seed", seed), 0, MAX_SEED)
     changes = checked_choices(choices)
     return presets.preset(preset, prior=prior, prompt=checked_prompt(prompt), seed=whole("seed", seed), **changes)

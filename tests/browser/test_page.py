@@ -1,0 +1,200 @@
+"""The page in a real browser: what a person sees, presses and takes home."""
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from serving import Served
+
+pytestmark = pytest.mark.browser
+
+FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+PATIENCE = 90_000  # milliseconds; software rendering on a busy machine is slow
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(app: Served, browser: Browser) -> Iterator[Open]:
+    """Opens the page at a path and size; at the end, no page may have asked any other machine for anything."""
+    asked: list[str] = []
+    contexts = []
+
+    def open_page(path: str = "", width: int = 1440, height: int = 900) -> Page:
+        context = browser.new_context(viewport={"width": width, "height": height})
+        context.set_default_timeout(PATIENCE)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(app.url + path)
+        page.get_by_role("button", name="Generate", exact=True).wait_for()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert [url for url in asked if not url.startswith((app.url, "data:", "blob:"))] == []
+
+
+def start(page: Page, prompt: str, steps: int) -> None:
+    """Type a prompt, choose the draft preset and that many steps, and press Generate."""
+    page.get_by_label("Prompt", exact=True).fill(prompt)
+    page.get_by_role("radio", name=re.compile("Draft")).check()
+    page.get_by_role("button", name=re.compile("Advanced")).click()
+    number = page.get_by_role("spinbutton", name=re.compile("^Steps")).first
+    expect(number).to_have_value("120")
+    number.fill(str(steps))
+    page.get_by_role("button", name="Generate", exact=True).click()
+
+
+def headline(page: Page) -> Locator:
+    return page.locator(".dt-status b")
+
+
+def colors(element: Locator) -> int:
+    """How many different colours a part of the page shows."""
+    with Image.open(io.BytesIO(element.screenshot(timeout=PATIENCE))) as picture:
+        return len(picture.convert("RGB").getcolors(maxcolors=10_000_000) or ())
+
+
+def wait_for_model(page: Page) -> None:
+    """Until the viewer shows more colours than a blank one."""
+    page.locator("#dt-model canvas").wait_for()
+    for _ in range(60):
+        if colors(page.locator("#dt-model")) > 1000:
+            return
+        page.wait_for_timeout(1000)
+    pytest.fail("the viewer stayed blank")
+
+
+@pytest.fixture(scope="module")
+def finished(app: Served, browser: Browser) -> Iterator[dict[str, Any]]:
+    """One short run in one page, with what was seen on the way."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    page.goto(app.url)
+    start(page, "a red cube", 16)
+    live = page.locator(".dt-picture img").first
+    live.wait_for()
+    frames, marks = set(), set()
+    while headline(page).inner_text() in ("Preparing", "Optimising"):
+        frames.add(live.get_attribute("src"))
+        marks.update(dot.get_attribute("style") for dot in page.locator(".dt-dot").element_handles())
+        page.wait_for_timeout(150)
+    expect(headline(page)).to_have_text("Finished", timeout=PATIENCE)
+    yield {"page": page, "frames": frames, "marks": marks}
+    context.close()
+
+
+def test_the_object_takes_shape_before_the_eyes(finished: dict[str, Any]) -> None:
+    assert len(finished["frames"]) >= 3
+    assert len(finished["marks"]) >= 3, "the marker moves along the schedule"
+
+
+def test_the_viewer_shows_the_model(finished: dict[str, Any]) -> None:
+    wait_for_model(finished["page"])
+
+
+def test_the_result_can_be_taken_home(finished: dict[str, Any]) -> None:
+    page: Page = finished["page"]
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download GLB").click()
+    assert download.value.suggested_filename == "a-red-cube.glb"
+    assert download.value.path().read_bytes()[:4] == b"glTF"
+    expect(page.locator("video")).to_have_count(2)
+    expect(page.locator(".dt-result")).to_contain_text("watertight")
+
+
+def test_the_seed_that_was_drawn_is_written_back(finished: dict[str, Any]) -> None:
+    page: Page = finished["page"]
+    seed = page.get_by_label("Seed", exact=True).first.input_value()
+    assert seed != "0"
+    expect(page.locator(".dt-result")).to_contain_text(seed)
+
+
+def test_a_link_shows_a_finished_run_and_the_browser_remembers_it(finished: dict[str, Any], open_page: Open) -> None:
+    link = finished["page"].get_by_role("link", name="Link to this result").get_attribute("href")
+    page = open_page(link)
+    expect(headline(page)).to_have_text("Finished")
+    wait_for_model(page)
+    finished["page"].reload()
+    finished["page"].get_by_role("button", name=re.compile("Earlier runs")).click()
+    expect(finished["page"].get_by_label("Run id")).to_have_value(link.removeprefix("?run="))
+
+
+def test_stop_keeps_what_is_there(open_page: Open) -> None:
+    page = open_page()
+    start(page, "a blue sphere", 400)
+    page.locator(".dt-picture img").first.wait_for()
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(headline(page)).to_have_text("Stopped", timeout=PATIENCE)
+    expect(page.locator(".dt-status")).to_contain_text("of 400; Resume goes on")
+    expect(page.get_by_role("button", name="Download GLB")).to_be_visible()
+    expect(page.get_by_role("button", name="Generate", exact=True)).to_be_enabled()
+
+
+def test_a_wrong_prompt_is_told_as_text(open_page: Open) -> None:
+    page = open_page()
+    page.get_by_role("button", name="Generate", exact=True).click()
+    expect(page.get_by_text("The prompt is empty")).to_be_visible()
+    page.goto(page.url + "?run=%3Cimg%20src%3Dx%3E")
+    expect(page.get_by_text("A run id is 32 hexadecimal digits")).to_be_visible()
+    assert page.locator("img[src=x]").count() == 0
+
+
+def test_the_schedule_follows_its_settings_before_anything_runs(open_page: Open) -> None:
+    page = open_page()
+    curve = page.locator(".dt-schedule path.dt-t").first
+    before = curve.get_attribute("d")
+    page.get_by_role("button", name=re.compile("Advanced")).click()
+    page.get_by_label("m", exact=True).first.fill("300")
+    expect(curve).not_to_have_attribute("d", before or "")
+    page.get_by_label("t min").first.fill("900")
+    page.get_by_label("t max").first.fill("100")
+    expect(page.get_by_text("The timestep range needs")).to_be_visible()
+
+
+def test_schedules_are_compared_and_saved(open_page: Open) -> None:
+    page = open_page()
+    page.get_by_role("tab", name="Schedules").click()
+    expect(page.locator(".dt-comparison path.dt-c1")).to_have_count(2)
+    page.get_by_role("checkbox", name="sigmoid").check()
+    expect(page.locator(".dt-comparison path.dt-c5")).to_have_count(2)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the table as CSV").click()
+    lines = download.value.path().read_text().splitlines()
+    assert lines[0] == "step,time-prioritized,uniform low,uniform high,linear,hifa,sigmoid"
+    assert len(lines) == 401
+
+
+def test_a_phone_shows_everything_in_one_column(open_page: Open) -> None:
+    page = open_page(width=390, height=844)
+    for tab in ("Create", "Schedules"):
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_timeout(500)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_everything_that_can_be_set_has_a_name(open_page: Open) -> None:
+    page = open_page()
+    page.get_by_role("button", name=re.compile("Advanced")).click()
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll("input, textarea, select, button")].filter(element =>
+            element.checkVisibility() && !element.closest("label") && !element.labels?.length
+            && !(element.ariaLabel || element.title || element.innerText || element.placeholder)).map(e => e.outerHTML)"""
+    )
+    assert nameless == []
+    assert page.locator("img:not([alt])").count() == 0

@@ -1,0 +1,88 @@
+"""The page's own HTML: well formed, and nobody's text becomes markup."""
+
+from html import unescape
+from pathlib import Path
+from xml.etree import ElementTree
+
+import gradio as gr
+import pytest
+import torch
+from PIL import Image
+
+from dreamtime import presets
+from dreamtime.runs import Frame, Result, Run
+from dreamtime.timesteps import fixed_table
+from dreamtime.ui import panels
+from dreamtime.ui.errors import one_sentence
+
+ATTACK = '<img src=x onerror=alert(1)> & "a cube"'
+STATISTICS = {"vertices": 1234, "faces": 4000, "components": 1, "watertight": True, "area": 2.0, "volume": 0.125}
+STATISTICS |= {"optimisation_seconds": 8.0, "extraction_seconds": 2.0, "glb_bytes": 345_678}
+
+
+def test_a_prompt_is_shown_as_text_everywhere() -> None:
+    run = Run(Path("/nowhere") / ("0" * 32), presets.preset("draft", prompt=ATTACK))
+    image = torch.zeros(4, 4, 3, dtype=torch.uint8)
+    result = panels.result(run, Result(120, {}, STATISTICS, (f"A note on {ATTACK}",)))
+    for html in (panels.picture(ATTACK), panels.picture(ATTACK, image, "live"), panels.hint(ATTACK), result):
+        assert "<img src=x" not in html
+        assert ATTACK in unescape(html)
+    ElementTree.fromstring(result)
+
+
+def test_the_result_says_what_a_person_wants_to_know() -> None:
+    run = Run(Path("/nowhere") / ("0" * 32), presets.preset("draft", prompt="a red cube", seed=1_000_000))
+    result = panels.result(run, Result(120, {}, STATISTICS, ()))
+    for told in ("1,234", "346 kB", "yes", "1000000", "time-prioritized", f"?run={run.id}"):
+        assert told in result
+
+
+def test_a_picture_travels_inside_the_page(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
+    for html in (
+        panels.picture("red", torch.zeros(8, 8, 3, dtype=torch.uint8), "live"),
+        panels.picture_file("red", tmp_path / "red.png", "the result"),
+    ):
+        assert 'src="data:image/jpeg;base64,' in html
+        assert 'alt="red"' in html
+
+
+def test_the_progress_bar_shows_how_long_each_stage_lasts() -> None:
+    table = fixed_table(torch.tensor([900, 600, 500, 400, 100]))
+    stops = "var(--dt-coarse) 0.0% 20.0%, var(--dt-content) 20.0% 80.0%, var(--dt-detail) 80.0% 100.0%"
+    assert panels.stage_gradient(table, 500.0, 125.0) == f"linear-gradient(90deg, {stops})"
+
+
+def test_the_status_counts_and_estimates() -> None:
+    html = panels.optimising(Frame(30, 120, 612, 1.0, 15.0, None, None), "content", "red", stopping=False)
+    ElementTree.fromstring(html)
+    for told in ("step 30 of 120", "t = 612", "content", "0:15 · about 0:45 left", 'aria-valuenow="25"'):
+        assert told in html
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.2, "1 s"), (8.4, "8 s"), (52.0, "50 s"), (170.0, "3 min"), (6000.0, "1.7 h")])
+def test_estimates_are_said_roughly(seconds: float, said: str) -> None:
+    assert panels.spoken(seconds) == said
+
+
+def test_header_and_footer_are_well_formed_and_fetch_nothing() -> None:
+    for html in (panels.header("toybox", "cpu"), panels.footer(24.0)):
+        ElementTree.fromstring(html)
+        assert "src=" not in html
+        assert "url(http" not in html
+    assert "24 hours" in panels.footer(24.0)
+
+
+def test_errors_become_one_sentence_and_details_go_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(gr.Error) as told, one_sentence():
+        raise ValueError("The prompt is <empty>.")
+    assert (told.value.message, told.value.print_exception) == ("The prompt is <empty>.", False)
+    with pytest.raises(gr.Error) as escaped, one_sentence(lambda text: text.replace("<", "&lt;")):
+        raise ValueError("<b>")
+    assert escaped.value.message == "&lt;b>"
+    with pytest.raises(gr.Error) as unforeseen, one_sentence():
+        raise KeyError("/secret/path")
+    assert "/secret/path" not in unforeseen.value.message
+    assert "/secret/path" in caplog.text
+    with pytest.raises(gr.Error, match="as it was"), one_sentence():
+        raise gr.Error("as it was")

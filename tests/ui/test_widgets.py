@@ -1,0 +1,73 @@
+"""What people and programs send becomes settings, or one sentence that says what was expected."""
+
+import math
+from typing import Any
+
+import pytest
+
+from dreamtime import presets
+from dreamtime.ui.widgets import KNOBS, PRESET_NAMES, preset_values, settings_of
+
+
+def made(**choices: Any) -> presets.Settings:
+    return settings_of("a red cube", "draft", "toybox", 7, choices)
+
+
+@pytest.mark.parametrize("preset", PRESET_NAMES)
+@pytest.mark.parametrize("prior", presets.PRIORS)
+def test_the_widgets_of_a_preset_make_that_preset(preset: str, prior: str) -> None:
+    shown = preset_values(preset, prior)
+    assert list(shown) == list(KNOBS)
+    assert settings_of("a red cube", preset, prior, 0, shown) == presets.preset(preset, prior=prior, prompt="a red cube")
+
+
+def test_an_empty_widget_leaves_the_value_of_the_preset() -> None:
+    assert made(steps=None, t_min="", negative_prompt="", schedule=None) == made()
+
+
+def test_choices_arrive_in_the_settings_with_their_types() -> None:
+    settings = made(steps=20.0, m=400, t_min=" 30 ", t_max=900, schedule="custom", table="900, 500,100", views=2.0)
+    assert (settings.seed, settings.steps, settings.views, settings.t_min, settings.t_max) == (7, 20, 2, 30, 900)
+    assert settings.table == (900, 500, 100)
+    assert [type(value) for value in (settings.steps, settings.m, settings.t_min)] == [int, float, int]
+
+
+@pytest.mark.parametrize(
+    ("choices", "sentence"),
+    [
+        ({"steps": math.nan}, "The steps must be a whole number, got nan."),
+        ({"steps": math.inf}, "The steps must be a whole number, got inf."),
+        ({"steps": True}, "The steps must be a whole number, got True."),
+        ({"steps": "40"}, "The steps must be a whole number, got 40."),
+        ({"steps": 2.5}, "The steps must be a whole number, got 2.5."),
+        ({"m": math.nan}, "The m must be a finite number, got nan."),
+        ({"guidance_scale": [1]}, r"The guidance scale must be a finite number, got \[1\]."),
+        ({"t_max": "soon"}, "The t max must be a whole number, got soon."),
+        ({"table": "9" * 5 + ","}, "The custom table must be up to 1000 whole numbers"),
+        ({"negative_prompt": 5}, "The negative prompt must be text of up to 400 characters."),
+        ({"schedule": "nearest"}, "Unknown schedule 'nearest'"),
+        ({"weighting": ["sds"]}, "Unknown weighting"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_nonsense_is_refused(choices: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        made(**choices)
+
+
+@pytest.mark.parametrize("prior", ["/etc", "../weights", "owner/model", None, ["toybox"]])
+def test_a_prior_is_a_name_of_the_menu(prior: Any) -> None:
+    with pytest.raises(ValueError, match="Unknown prior"):
+        settings_of("a red cube", "draft", prior, 0, {})
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31, 0.5, None, "7", math.nan])
+def test_a_seed_is_a_whole_number_that_browsers_hold(seed: Any) -> None:
+    with pytest.raises(ValueError, match="seed must"):
+        settings_of("a red cube", "draft", "toybox", seed, {})
+
+
+@pytest.mark.parametrize("prompt", ["", "  ", "x" * 401, None, 5, ["a red cube"]])
+def test_a_prompt_is_text_of_bounded_length(prompt: Any) -> None:
+    with pytest.raises(ValueError, match="prompt"):
+        settings_of(prompt, "draft", "toybox", 0, {})
