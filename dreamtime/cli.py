@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     text.add_argument(
         "--prior", default="toybox", metavar="NAME", help=f"{', '.join(presets.PRIORS)}, a Hub id, or a folder (default toybox)"
     )
-    text.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
+    text.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     add_schedule_options(text, "--schedule")
     text.add_argument("--seed", type=int, help="decides all chance (default 0)")
     text.add_argument("--negative-prompt", metavar="TEXT", help="what to steer away from")

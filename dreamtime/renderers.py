@@ -35,8 +35,8 @@ Sampler = Callable[[Rays, Generator | None], RaySamples]
 class OccupancyGrid(nn.Module):
     """A sampler that skips empty space: cells of [-1, 1]^3 remember the density lately seen there (Instant-NGP, section 5.2).
 
-    A cell is occupied while it, or a neighbour, holds a density that makes one interval more opaque than `threshold`. Only
-    cells of the ball of radius 1 ever are: nothing grows in the corners, where cameras may stand. Checkpoints hold the state.
+    A cell is occupied while it, or a neighbour, holds more than a `threshold` of density. Only cells of the ball of radius 1
+    ever are: nothing grows in the corners, where cameras may stand. The state belongs into checkpoints.
     """
 
     peak: Tensor  # float [x, y, z]: the highest density seen, decaying from look to look
@@ -47,8 +47,9 @@ class OccupancyGrid(nn.Module):
     corners: Tensor  # [R^3, 3], the lowest of each cell
 
     def __init__(
-        self, step: float = 2 / 48, resolution: int = 32, threshold: float = 3e-3, decay: float = 0.8, every: int = 4
+        self, step: float = 2 / 48, resolution: int = 32, threshold: float = 0.08, decay: float = 0.8, every: int = 4
     ) -> None:
+        """Intervals are `step` scene units long; the scene is looked at on every `every`-th call of `refresh`."""
         super().__init__()
         self.step, self.resolution, self.threshold, self.decay, self.every = step, resolution, threshold, decay, every
         axis = torch.arange(resolution) * (2 / resolution) - 1
@@ -75,9 +76,8 @@ class OccupancyGrid(nn.Module):
         cell = 2 / self.resolution
         points = self.corners + cell * torch.rand(self.corners.shape, generator=generator).to(self.corners)
         self.peak.copy_(torch.maximum(self.decay * self.peak, density(points).view_as(self.peak)))
-        opaque = (self.peak * self.step > self.threshold).float()
-        near_opaque = F.max_pool3d(opaque[None], 3, stride=1, padding=1)[0] > 0
-        self.occupied.copy_(near_opaque & self.in_ball())
+        nearby = F.max_pool3d(self.peak[None], 3, stride=1, padding=1)[0]
+        self.occupied.copy_((nearby > self.threshold) & self.in_ball())
         mine = self.occupied.view(-1, 1)
         self.low.copy_(torch.where(mine, self.corners, 1.0).amin(0))
         self.high.copy_(torch.where(mine, self.corners + cell, -1.0).amax(0))
@@ -126,7 +126,7 @@ class VolumeRenderer:
     scene: Representation
     sample: Sampler
     normals: Normals = normals_by_differences
-    faintest: float = 5e-3  # weight; samples below it are left out
+    faintest: float = 0.12  # weight per scene unit; what weighs less is left out
 
     @torch.no_grad()
     def visible(self, rays: Rays, generator: Generator | None) -> RaySamples:
@@ -137,7 +137,7 @@ class VolumeRenderer:
         """
         samples = self.sample(rays, generator)
         weights = weights_from_density(self.scene.density(midpoints(rays, samples)), samples)
-        return select(samples, weights > self.faintest)
+        return select(samples, weights > self.faintest * (samples.t_ends - samples.t_starts))
 
     def __call__(
         self, cameras: Cameras, light: Light, shading: Shading, background: Background, generator: Generator | None = None

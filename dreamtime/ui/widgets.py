@@ -4,6 +4,7 @@ Gradio enforces bounds and menus in the browser, and hardly any for callers of t
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,7 @@ def whole(what: str, value: Any) -> int:
 
 def timestep(what: str, value: Any) -> int:
     """A whole number, or one as typed: an empty number field would show 0, so optional ones are text fields."""
-    return whole(what, int(value) if isinstance(value, str) and value.strip().isdecimal() else value)
+    return whole(what, int(value) if isinstance(value, str) and re.fullmatch(r"\s*\d{1,6}\s*", value) else value)
 
 
 def real(what: str, value: Any) -> float:
@@ -40,7 +41,7 @@ def real(what: str, value: Any) -> float:
 def timestep_list(what: str, value: Any) -> tuple[int, ...]:
     """Comma-separated timesteps, as typed."""
     parts = str(value).split(",")
-    if len(parts) > 1000 or not all(part.strip().isdecimal() for part in parts):
+    if len(parts) > 1000 or not all(re.fullmatch(r"\s*\d{1,6}\s*", part) for part in parts):
         raise ValueError(f"The {what} must be up to 1000 whole numbers with commas between, such as 980, 500, 20.")
     return tuple(int(part) for part in parts)
 
@@ -81,7 +82,7 @@ class Knob:
         if self.read in (whole, real):
             bounds = {"minimum": self.low, "maximum": self.high, "step": 1 if self.read is whole else 0.01}
             return gr.Number(value, precision=0 if self.read is whole else None, **bounds, **words)
-        placeholder = "the schedule's" if self.read is timestep else None
+        placeholder = "automatic" if self.read is timestep else None
         return gr.Textbox(spelled(value), max_lines=2, max_length=MAX_PROMPT_CHARACTERS, placeholder=placeholder, **words)
 
     def parameter(self) -> gr.components.Component:
