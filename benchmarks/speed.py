@@ -1,6 +1,6 @@
 """From a cold command to the GLB: wall seconds and peak memory per preset, and where a step's milliseconds go.
 
-    python benchmarks/speed.py
+    python -m benchmarks.speed
 
 Writes `speed.md` beside this file. Run it on an otherwise idle machine; its class and the date are part of the result.
 """

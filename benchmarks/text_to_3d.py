@@ -1,6 +1,6 @@
 """Twelve prompts, uniform against time-prioritized timesteps at equal steps, scored against the true shapes.
 
-    python benchmarks/text_to_3d.py --preset draft --seeds 1
+    python -m benchmarks.text_to_3d --preset draft --seeds 1
 
 Appends one row per run to `text_to_3d.csv` beside this file (a run that is there is not repeated), then writes the summary
 `text_to_3d.md` and the picture sheet `text_to_3d.png`.
