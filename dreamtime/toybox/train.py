@@ -71,9 +71,9 @@ class Log:
         kept = [row for row in rows if int(row.split(",")[0]) <= step]
         path.write_text("\n".join(["step,loss", *kept, ""]))
 
-    def add(self, step: int, loss: float) -> None:
+    def add(self, step: int, loss: float, last: bool) -> None:
         self.values.append(loss)
-        if len(self.values) == 50:
+        if len(self.values) == 50 or last:
             with self.path.open("a") as file:
                 file.write(f"{step},{sum(self.values) / len(self.values):.5f}\n")
             self.values.clear()
@@ -103,7 +103,7 @@ def loop(
         torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], 1.0)
         optimizer.step()
         after_step()
-        record.add(step, loss.item())
+        record.add(step, loss.item(), last=step == steps)
         if step % CHECKPOINT_EVERY == 0 or step == steps:
             save_checkpoint(path, modules, {"optimizer": optimizer}, generator, {"step": str(step)})
 
