@@ -20,6 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from dreamtime.checkpoints import load_checkpoint, save_checkpoint, write_atomically
 from dreamtime.prompts import VIEWS, with_view
@@ -139,14 +140,23 @@ def initial_vae(start: Path | None) -> AutoencoderKL:
 
 
 def initial_denoiser(start: Path | None) -> nn.ModuleDict:
-    """An untrained UNet and text encoder; with the UNet of the pipeline in `start`, but for its attention to the text.
+    """An untrained UNet and text encoder, or those of the pipeline in `start`.
 
-    The text side begins anew: another vocabulary has other tokens.
+    If that pipeline has another vocabulary, its tokens mean other words: the text encoder and the UNet's attention to it begin
+    anew.
     """
-    unet, text_encoder = models.build_unet(), models.build_text_encoder(models.build_tokenizer())
+    tokenizer = models.build_tokenizer()
+    unet, text_encoder = models.build_unet(), models.build_text_encoder(tokenizer)
     if start:
+        known = CLIPTokenizer.from_pretrained(start, subfolder="tokenizer", local_files_only=True).get_vocab()
+        same = known == tokenizer.get_vocab()
         old = UNet2DConditionModel.from_pretrained(start, subfolder="unet", torch_dtype=torch.float32, local_files_only=True)
-        unet.load_state_dict({name: x for name, x in old.state_dict().items() if ".attn2." not in name}, strict=False)
+        kept = {name: x for name, x in old.state_dict().items() if same or ".attn2." not in name}
+        unet.load_state_dict(kept, strict=same)
+        if same:
+            text_encoder = CLIPTextModel.from_pretrained(
+                start, subfolder="text_encoder", dtype=torch.float32, local_files_only=True
+            )
     return nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
 
 
