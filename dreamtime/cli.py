@@ -1,6 +1,7 @@
-"""The command line: `python -m dreamtime text|schedule|resume|stop|evaluate`. Progress on stderr, results' paths on stdout.
+"""The command line: `python -m dreamtime text|presets|schedule|resume|stop|evaluate`.
 
-Every mistake is one line on stderr and exit code 2; nothing that was computed before it is lost.
+Progress goes to stderr, paths of results to stdout. Every mistake is one line on stderr and exit code 2; nothing that was
+computed before it is lost.
 """
 
 import argparse
@@ -18,11 +19,12 @@ from typing import Any, NoReturn
 import torch
 from tqdm import tqdm
 
-from dreamtime import diffusion, objectives, presets, runs
+from dreamtime import diffusion, methods, objectives, presets, runs
 from dreamtime.evaluation import command
 from dreamtime.priors import options
 
 USAGE_ERROR = 2
+LISTED = ("schedule", "objective", "guidance_scale", "steps", "learning_rate", "views", "resolution", "representation")
 FORMATS = (".glb", ".obj", ".ply", ".stl")
 
 
@@ -56,10 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     text = commands.add_parser("text", help="turn a prompt into a 3D model")
     text.add_argument("prompt", help='for example "a red cube"')
-    text.add_argument("--preset", default="standard", metavar="NAME", help="draft, standard or high (default standard)")
-    text.add_argument(
-        "--prior", default="toybox", metavar="NAME", help=f"{', '.join(presets.PRIORS)}, a Hub id, or a folder (default toybox)"
-    )
+    add_recipe_options(text, "toybox")
     text.add_argument("--lora", metavar="FILE", help="adapters to merge into the prior: safetensors file, folder or Hub id")
     text.add_argument("--lora-scale", type=float, metavar="X", help="their strength (default 1)")
     text.add_argument("--embedding", metavar="FILE", help="a textual inversion to add to the prior")
@@ -80,6 +79,11 @@ def build_parser() -> argparse.ArgumentParser:
     text.add_argument("--learning-rate", type=float, metavar="X")
     add_output_options(text)
 
+    listing = commands.add_parser("presets", help="list the methods with their settings and sources, or show one in full")
+    listing.add_argument("method", nargs="?", metavar="METHOD", help=f"one of {', '.join(methods.METHODS)}")
+    add_recipe_options(listing, "stable-diffusion-2.1-base", choose_method=False)
+    listing.add_argument("--json", action="store_true", help="print one JSON object")
+
     resume = commands.add_parser("resume", help="go on with a stopped run, on the same schedule")
     resume.add_argument("run_id", metavar="RUN_ID")
     add_output_options(resume)
@@ -98,6 +102,26 @@ def build_parser() -> argparse.ArgumentParser:
     schedule.add_argument("--format", default="json", choices=("json", "csv", "png"))
     schedule.add_argument("-o", "--output", type=Path, metavar="FILE", help="write there instead of stdout")
     return parser
+
+
+def add_recipe_options(parser: argparse.ArgumentParser, prior: str, choose_method: bool = True) -> None:
+    """What a run's settings start from."""
+    parser.add_argument("--preset", default="standard", metavar="NAME", help="draft, standard or high (default standard)")
+    parser.add_argument(
+        "--prior",
+        default=prior,
+        metavar="NAME",
+        help=f"{', '.join(presets.PRIORS)}, a Hub id, a folder, or auto: Stable Diffusion on a GPU that can have it, else the"
+        f" embedded toybox (default {prior})",
+    )
+    if choose_method:
+        parser.add_argument(
+            "--method",
+            default="dreamtime",
+            metavar="NAME",
+            help=f"whose schedule and objective, and with a large prior whose numbers: {', '.join(methods.METHODS)} (default"
+            " dreamtime; see the command presets); other options win",
+        )
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -179,12 +203,57 @@ def work_and_deliver(run: runs.Run, arguments: argparse.Namespace) -> None:
 def text(arguments: argparse.Namespace) -> None:
     check_output(arguments.output)
     chosen = given(arguments, {field.name for field in fields(presets.Settings)} - {"prior", "device"})
-    settings = presets.preset(arguments.preset, device=arguments.device, prior=arguments.prior, **chosen)
+    device = presets.resolve_device(arguments.device)
+    prior, why = presets.resolve_prior(arguments.prior, device)
+    settings = presets.preset(arguments.preset, device, prior, arguments.method, **chosen)
     run = runs.create_run(arguments.runs, settings)
     print(f"Run {run.id}: {presets.describe(settings)}", file=sys.stderr)
+    if arguments.prior == "auto":
+        print(f"The prior is {prior}: {why}.", file=sys.stderr)
+    if foretold := presets.memory_foretold(settings):
+        print(f"It needs {foretold}.", file=sys.stderr)
     for advice in presets.advice(settings):
         print(advice, file=sys.stderr)
     work_and_deliver(run, arguments)
+
+
+def recipe(settings: presets.Settings) -> dict[str, Any]:
+    """Settings as plain values, without what belongs to one run alone."""
+    values = presets.settings_to_dict(settings)
+    return {name: value for name, value in values.items() if name not in ("prompt", "seed", "device")}
+
+
+def plain(value: Any) -> str:
+    """A setting as a word of a table."""
+    if isinstance(value, tuple):
+        return ", ".join(map(plain, value))
+    return f"{value:g}" if isinstance(value, float) else "-" if value in (None, "") else str(value)
+
+
+def print_table(rows: list[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def list_presets(arguments: argparse.Namespace) -> None:
+    names = [arguments.method] if arguments.method else list(methods.METHODS)
+    made = {name: recipe(presets.preset(arguments.preset, prior=arguments.prior, method=name)) for name in names}
+    if arguments.json:
+        told = {name: methods.METHODS[name] for name in names}
+        words = {name: {"title": it.title, "source": it.source, "differs": it.differs} for name, it in told.items()}
+        listed = {name: {**words[name], "settings": made[name]} for name in names}
+        print(json.dumps(listed[arguments.method] if arguments.method else listed, indent=1))
+        return
+    if arguments.method:
+        print_table([[name.replace("_", " "), plain(value)] for name, value in made[arguments.method].items()])
+    else:
+        print(f"The preset {arguments.preset} with the prior {made[names[0]]['prior']}:")
+        head = ["method", *(name.replace("_", " ") for name in LISTED)]
+        print_table([head, *([name, *(plain(values[column]) for column in LISTED)] for name, values in made.items())])
+    for name in names:
+        print(f"\n{methods.METHODS[name].title}: {methods.METHODS[name].source}. {methods.METHODS[name].differs}")
+    print(f"\n{methods.IN_ALL}")
 
 
 def resume(arguments: argparse.Namespace) -> None:
@@ -236,7 +305,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     print(command.evaluate(arguments))
 
 
-COMMANDS = {"text": text, "resume": resume, "stop": stop, "schedule": schedule, "evaluate": evaluate}
+COMMANDS = {"text": text, "presets": list_presets, "resume": resume, "stop": stop, "schedule": schedule, "evaluate": evaluate}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,11 +2,33 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 from dreamtime import classifier_score, distillation, inversion
 from dreamtime.distillation import SecondPredictor, Weighting
+from dreamtime.priors.hub import known
 from dreamtime.prompts import FLAWS, Embed, blended_text, flawed_text, plain_text, view_condition
 from dreamtime.types import Condition, DiffusionPrior, NoisePredictor, Objective
+
+
+@runtime_checkable
+class Question(Protocol):
+    """What every objective needs to know: whom to ask, under which condition, and how loudly."""
+
+    @property
+    def prior(self) -> DiffusionPrior: ...
+
+    @property
+    def condition(self) -> Condition: ...
+
+    @property
+    def guided(self) -> NoisePredictor: ...
+
+    @property
+    def guidance_scale(self) -> float: ...
+
+    @property
+    def weighting(self) -> Weighting: ...
 
 
 @dataclass(frozen=True)
@@ -58,11 +80,11 @@ GUIDANCES: dict[str, Callable[[Asking], NoisePredictor]] = {
 }
 
 
-def sds(asking: Asking) -> Objective:
+def sds(asking: Question) -> Objective:
     return distillation.score_distillation(asking.prior, asking.guided, asking.weighting)
 
 
-def sjc(asking: Asking) -> Objective:
+def sjc(asking: Question) -> Objective:
     return distillation.score_jacobian_chaining(asking.prior, asking.guided)
 
 
@@ -89,11 +111,11 @@ def asd(asking: Asking) -> Objective:
     return distillation.asynchronous_score_distillation(asking.prior, asking.condition, asking.guided, asking.weighting)
 
 
-def sdi(asking: Asking) -> Objective:
+def sdi(asking: Question) -> Objective:
     return inversion.score_distillation_via_inversion(asking.prior, asking.condition, asking.guided, asking.guidance_scale)
 
 
-def ism(asking: Asking) -> Objective:
+def ism(asking: Question) -> Objective:
     return inversion.interval_score_matching(asking.prior, asking.condition, asking.guided)
 
 
@@ -103,7 +125,7 @@ def bridge(asking: Asking) -> Objective:
     return classifier_score.in_stages(sds(asking), last)
 
 
-OBJECTIVES: dict[str, Callable[[Asking], Objective]] = {
+OBJECTIVES: dict[str, Callable[[Any], Objective]] = {
     "sds": sds,
     "vsd": vsd,
     "sjc": sjc,
@@ -114,6 +136,9 @@ OBJECTIVES: dict[str, Callable[[Asking], Objective]] = {
     "ism": ism,
     "bridge": bridge,
 }
+
+WITHOUT_TEXTS = ("sds", "sjc", "sdi", "ism")
+"""Objectives that take any `Question`: a prior that was shown a picture can be asked them."""
 
 UNGUIDED = ("csd", "nfsd")
 """Objectives that combine the prior's answers themselves: no guidance is left to choose."""
@@ -139,3 +164,13 @@ def check(objective: str, guidance: str, guidance_scale: float, weighting: str, 
         raise ValueError(f"With a guidance scale of 0 the objective {objective!r} would not look at the prompt.")
     if objective == "vsd" and memory == "lowest":
         raise ValueError("The objective 'vsd' learns in the prior's UNet, which memory 'lowest' takes apart: choose 'low'.")
+
+
+def check_prior(objective: str, prior: str) -> None:
+    """Raise ValueError, with the reason, on an objective that a prior from the table of models cannot serve."""
+    model = known(prior)
+    if objective == "vsd" and model is not None and not model.adaptable:
+        raise ValueError(
+            f"The objective 'vsd' learns in a UNet like that of Stable Diffusion 1 or 2 or of DeepFloyd IF, and {prior!r} has"
+            " none: choose another prior or another objective."
+        )

@@ -1,10 +1,12 @@
 """What can be chosen, by the names people use, and how a choice becomes a running optimisation.
 
-`PRIORS`, `SCHEDULES`, `WEIGHTINGS`, `OBJECTIVES`, `GUIDANCES`, `REPRESENTATIONS`, `BACKGROUNDS` and `PRESETS` are the only
-tables of names: menus, API and command line read them here.
+`PRIORS`, `SCHEDULES`, `WEIGHTINGS`, `OBJECTIVES`, `GUIDANCES`, `REPRESENTATIONS`, `BACKGROUNDS`, `PRESETS` and `METHODS` are
+the only tables of names: menus, API and command line read them here.
 """
 
 import inspect
+import logging
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -17,14 +19,17 @@ from torch import Generator, nn
 from dreamtime import distillation, objectives, regularizers, timesteps
 from dreamtime.cameras import CameraRange, sample_cameras
 from dreamtime.generation import optimise
+from dreamtime.methods import METHODS
 from dreamtime.objectives import GUIDANCES, OBJECTIVES, Asking
 from dreamtime.priors.hub import MODELS, automatic
 from dreamtime.priors.options import ATTENTIONS as ATTENTIONS
 from dreamtime.priors.options import MEMORIES as MEMORIES
 from dreamtime.priors.options import PLAIN, Options
 from dreamtime.prompts import FLAWS, FLAWS_OF_SDS, VIEWS, Embed, checked_prompt, with_view
+from dreamtime.references import growing
 from dreamtime.renderers import OccupancyGrid, VolumeRenderer, preview, sampler_of, training_renderer
 from dreamtime.representations import (
+    WHITE,
     Background,
     EnvironmentMap,
     NeRF,
@@ -39,6 +44,8 @@ from dreamtime.shading import sample_light
 from dreamtime.timesteps import Timetable
 from dreamtime.toybox.known import read_known, unknown_words
 from dreamtime.types import Cameras, DiffusionPrior, Light, Regularizer, Renderer, Rendering, Shading, Step
+
+log = logging.getLogger(__name__)
 
 PRIORS: dict[str, str] = {name: model.places[0] for name, model in MODELS.items() if model.reads == "text"}
 """The models that read text, and where each is looked for first; `priors.hub` knows the other places."""
@@ -72,7 +79,9 @@ REPRESENTATIONS: dict[str, Callable[[Generator, torch.device], NeRF]] = {
     "mlp": frequency_nerf,
 }
 
-BACKGROUNDS = ("grey", "color", "environment")
+BACKGROUNDS = ("grey", "color", "environment", "white")
+
+TASKS = ("text", "image")
 
 EMBEDDED_GUIDANCE_SCALE = 10.0
 GUIDANCE_SCALE = 100.0  # DreamFusion's with Stable Diffusion (PAPER section 3)
@@ -90,11 +99,24 @@ def within(what: str, value: float | int, low: float | int, high: float | int) -
         raise ValueError(f"The {what} must lie between {low:g} and {high:g}, got {value:g}.")
 
 
+def check_image(settings: "Settings") -> None:
+    """Raise ValueError on what makes no sense for a run from a picture."""
+    if settings.objective not in objectives.WITHOUT_TEXTS or settings.guidance != "classifier-free":
+        raise ValueError(
+            f"From a picture the objective is one of {', '.join(objectives.WITHOUT_TEXTS)} with classifier-free guidance, got"
+            f" {settings.objective!r} with {settings.guidance!r}: the others compare texts."
+        )
+    if settings.text_prior and not settings.prompt:
+        raise ValueError("A text prior beside the picture needs a prompt to read, got an empty one.")
+
+
 @dataclass(frozen=True)
 class Settings:
     """Everything that decides a run. Nothing rewrites it; nonsense raises ValueError when it is made."""
 
-    prompt: str
+    prompt: str  # may be empty where there is a picture
+    task: str = "text"  # one of TASKS: what the run starts from
+    elevation: float = 0.0  # degrees above the horizon, from which the picture of task `image` was taken
     negative_prompt: str = ""
     prior: str = "toybox"  # a name of PRIORS, a Hub id, a folder, or a .safetensors file
     memory: str = "normal"  # one of MEMORIES: how sparing the prior is
@@ -123,6 +145,9 @@ class Settings:
     adam_epsilon: float = 0.1  # gradients fainter than this move a parameter in proportion, not at full pace
     views: int = 4  # images per step
     resolution: int = 64  # pixels, of each image
+    doublings: int = 0  # how often the resolution doubles on the way there, in equal parts of the run
+    distance: tuple[float, float] = (1.5, 2.0)  # scene units, of the cameras
+    field_of_view: tuple[float, float] = (40.0, 70.0)  # degrees
     samples_per_ray: int = 48  # intervals through the scene's ball, before empty space is skipped
 
     representation: str = "feature-grid"  # a name of REPRESENTATIONS
@@ -132,17 +157,29 @@ class Settings:
     light_spread: float = 0.8  # scene units around the camera
     ambient: float = 0.45  # mean ambient share of the light
 
+    rgb: float = 0.0  # weights of the picture's terms: its colours
+    mask: float = 0.0  # its outline
+    text_prior: str = ""  # a prior of PRIORS that reads the prompt beside the picture
+    text_weight: float = 1.0  # of its objective
+
     opacity: float = 0.0  # weights of the regularizers: empties space that is not needed
     orientation: float = 0.0
     entropy: float = 0.0
     distortion: float = 0.0
+    normal_smoothness: float = 0.0
+    normal_smoothness_3d: float = 0.0
 
     mesh_resolution: int = 96  # cells along each side of the extraction grid
     faces: int = 8000  # at most, after decimation
     texture_size: int = 512  # texels along each side
 
     def __post_init__(self) -> None:
-        checked_prompt(self.prompt)
+        one_of("task", self.task, TASKS)
+        if self.task == "text" or self.prompt:
+            checked_prompt(self.prompt)
+        if self.task == "image":
+            check_image(self)
+        within("elevation", self.elevation, -89, 89)
         one_of("memory setting", self.memory, MEMORIES)
         one_of("attention", self.attention, ATTENTIONS)
         within("LoRA scale", self.lora_scale, -10, 10)
@@ -159,6 +196,7 @@ class Settings:
         within("seed", self.seed, 0, 2**63 - 1)
         within("guidance scale", self.guidance_scale, 0, 1000)
         objectives.check(self.objective, self.guidance, self.guidance_scale, self.weighting, self.memory)
+        objectives.check_prior(self.objective, self.prior)
         within("learning rate", self.learning_rate, 1e-6, 1)
         within("learning rate of the second predictor", self.second_learning_rate, 0, 1)
         within("Adam epsilon", self.adam_epsilon, 0, 1e6)
@@ -170,7 +208,16 @@ class Settings:
         within("texture size", self.texture_size, 64, 4096)
         for share in ("albedo_share", "textureless_share", "ambient"):
             within(share.replace("_", " "), getattr(self, share), 0, 1)
-        for weight in ("opacity", "orientation", "entropy", "distortion", "light_spread"):
+        within("number of doublings", self.doublings, 0, 4)
+        within("resolution of the first steps", self.resolution >> self.doublings, 8, 1024)
+        for name, (low, high), least, most in (
+            ("distance", self.distance, 1.0, 20.0),
+            ("field of view", self.field_of_view, 5.0, 120.0),
+        ):
+            if not least <= low <= high <= most:
+                raise ValueError(f"The {name} needs {least:g} <= low <= high <= {most:g}, got {low:g} to {high:g}.")
+        terms = ("rgb", "mask", "text_weight", "normal_smoothness", "normal_smoothness_3d")
+        for weight in (*terms, "opacity", "orientation", "entropy", "distortion", "light_spread"):
             within(weight.replace("_", " "), getattr(self, weight), 0, 1e6)
         within("sum of the albedo and textureless shares", self.albedo_share + self.textureless_share, 0, 1)
 
@@ -192,7 +239,7 @@ def settings_to_dict(settings: Settings) -> dict[str, Any]:
 
 def settings_from_dict(values: Mapping[str, Any]) -> Settings:
     """The inverse of `settings_to_dict`; raises ValueError or TypeError on anything else."""
-    return Settings(**{**values, "table": tuple(values["table"])})
+    return Settings(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
 # -- presets: what draft, standard and high mean on a CPU with the embedded prior, and on a GPU with a large one
@@ -257,20 +304,31 @@ def resolve_prior(name: str, device: str) -> tuple[str, str]:
     return automatic(device) if name == "auto" else (name, "it was asked for")
 
 
-def preset(name: str, device: str = "auto", prior: str = "toybox", **changes: Any) -> Settings:
-    """The preset of that name for a device and a prior, with some settings changed; `prompt` is always among them.
+def numbers_of(method: str, size: str, preset: str) -> dict[str, Any]:
+    """What a method changes in a preset for that size of prior; its steps in proportion to the preset's."""
+    chosen = METHODS[one_of("method", method, METHODS)]
+    numbers = {**chosen.changes, **(chosen.published if size == "gpu" else {})}
+    if "steps" in numbers:
+        numbers["steps"] = numbers["steps"] * PRESETS[size][preset].steps // PRESETS[size]["standard"].steps
+    return numbers
 
-    The presets for GPUs are made for large priors, so they apply to any prior but the embedded one. An objective among the
-    changes brings its own guidance scale. Raises ValueError.
+
+def preset(name: str, device: str = "auto", prior: str = "toybox", method: str = "dreamtime", **changes: Any) -> Settings:
+    """The preset of that name for a device, a prior and a method, with some settings changed; `prompt` is always among them.
+
+    The presets for GPUs are made for large priors, so they apply to any prior but the embedded one. An objective, whether the
+    method's or among the changes, brings its own guidance scale. Whatever is among the changes wins. Raises ValueError.
     """
     device = resolve_device(device)
     prior, _ = resolve_prior(prior, device)
     size = "cpu" if prior == "toybox" else "gpu"
     table = PRESETS[size]
+    start = table[one_of("preset", name, table)]
+    numbers = numbers_of(method, size, name)
     own = MODELS[prior].guidance_scale if prior in MODELS else None
     guided = {} if own is None else {"guidance_scale": own}
-    guided |= OBJECTIVE_CHANGES[size].get(changes.get("objective", "sds"), {})
-    return replace(table[one_of("preset", name, table)], **{"prior": prior, "device": device, **guided, **changes})
+    guided |= OBJECTIVE_CHANGES[size].get(changes.get("objective", numbers["objective"]), {})
+    return replace(start, **{"prior": prior, "device": device, **numbers, **guided, **changes})
 
 
 def describe(settings: Settings) -> str:
@@ -327,7 +385,7 @@ BUILDING = threading.Lock()
 """Held while modules are loaded or built: while transformers loads a model it patches `torch.nn.Module` for all threads."""
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)  # a run from a picture may ask two
 def load_prior(source: str, device: str, options: Options = PLAIN) -> DiffusionPrior:
     """The prior, kept for the next run."""
     from dreamtime.priors import loading
@@ -376,7 +434,8 @@ def build_scene(settings: Settings, device: torch.device, generator: Generator) 
     representation = REPRESENTATIONS[settings.representation](generator, device)
     occupancy = OccupancyGrid(step=2 / settings.samples_per_ray).to(device)
     modules: dict[str, nn.Module] = {"representation": representation, "occupancy": occupancy}
-    background: Background = random_color if settings.background == "color" else random_grey
+    backgrounds: dict[str, Background] = {"color": random_color, "white": WHITE}
+    background = backgrounds.get(settings.background, random_grey)
     if settings.background == "environment":
         modules["background"] = background = EnvironmentMap(generator).to(device)
 
@@ -392,7 +451,14 @@ def build_scene(settings: Settings, device: torch.device, generator: Generator) 
     volume = VolumeRenderer(representation, sampler_of(occupancy))
     render = training_renderer(volume, occupancy, shadings, background, light)
     groups = parameter_groups(nn.ModuleDict(modules), settings.learning_rate)
-    return Scene(representation, modules, groups, render, preview(volume))
+    # The colours of a picture hold its light.
+    return Scene(representation, modules, groups, render, preview(volume, "albedo" if settings.task == "image" else "lambertian"))
+
+
+def camera_range(settings: Settings) -> CameraRange:
+    """Where a run's random cameras stand."""
+    low, high = settings.field_of_view
+    return CameraRange(distance=settings.distance, fov_y=(math.radians(low), math.radians(high)))
 
 
 def weighted(regularizer: Regularizer, weight: float) -> Regularizer:
@@ -407,6 +473,7 @@ def regularizers_of(settings: Settings) -> dict[str, Regularizer]:
         "orientation": (regularizers.orientation, settings.orientation),
         "entropy": (regularizers.entropy, settings.entropy),
         "distortion": (regularizers.distortion, settings.distortion),
+        "normal smoothness": (regularizers.normal_smoothness, settings.normal_smoothness),
     }
     return {name: weighted(term, weight) for name, (term, weight) in terms.items() if weight > 0}
 
@@ -443,7 +510,7 @@ def memory_of(settings: Settings) -> dict[str, int]:
     dtype, learns = dtype_of(settings.device), settings.objective == "vsd"
     need = memory.need_of(settings.source, dtype, settings.views, settings.resolution, settings.options, learns)
     scene = REPRESENTATIONS[settings.representation](Generator(), torch.device("meta"))
-    samples = settings.views * settings.resolution**2 * settings.samples_per_ray // 3  # visible, before the scene has a surface
+    samples = settings.views * settings.resolution**2 * settings.samples_per_ray // 4  # visible, before the scene has a surface
     return {
         "text encoders": need.text_encoders,
         "prior": need.weights,
@@ -460,6 +527,17 @@ def memory_in_words(settings: Settings) -> str:
     peak = 1 + max(first, sum(gigabytes.values()) - first)
     parts = ", ".join(f"{name} {size:.1f}" for name, size in gigabytes.items())
     return f"about {peak:.0f} GB of GPU memory at the peak ({parts}, libraries 1; the text encoders are gone by then)"
+
+
+def memory_foretold(settings: Settings) -> str:
+    """The same, or nothing where there is no GPU or no telling: a failing estimate stops no run."""
+    if settings.device == "cpu":
+        return ""
+    try:
+        return memory_in_words(settings)
+    except Exception:
+        log.info("the memory of a run could not be estimated", exc_info=True)
+        return ""
 
 
 def compose(
@@ -479,7 +557,8 @@ def compose(
     objective = OBJECTIVES[settings.objective](asking)
 
     def views(progress: float, generator: Generator) -> Cameras:
-        return sample_cameras(settings.views, settings.resolution, CameraRange(), generator)
+        size = growing(settings.resolution, settings.doublings, progress)
+        return sample_cameras(settings.views, size, camera_range(settings), generator)
 
     def steps(done: int) -> Iterator[Step]:
         terms = regularizers_of(settings)

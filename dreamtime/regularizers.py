@@ -1,9 +1,11 @@
 """Penalties on a rendering that keep a scene simple, each a mean over the pixels; their weights are the caller's."""
 
+from collections.abc import Callable
+
 from jaxtyping import Float
 from torch import Tensor
 
-from dreamtime.types import Rendering, VolumeSamples
+from dreamtime.types import Regularizer, Rendering, VolumeSamples
 from dreamtime.volume_rendering import exclusive_sum
 
 
@@ -45,3 +47,22 @@ def distortion(rendering: Rendering, progress: float) -> Float[Tensor, ""]:
     pairs = w * (m * exclusive_sum(w, intervals) - exclusive_sum(w * m, intervals))
     within = w.square() * (intervals.t_ends - intervals.t_starts) / 3
     return (2 * pairs + within).sum() / intervals.n_rays
+
+
+def normal_smoothness(rendering: Rendering, progress: float) -> Float[Tensor, ""]:
+    """mean |n_p - n_q|^2 over neighbouring pixels: surfaces without ripples, as they are seen (threestudio, Zero123)."""
+    n = rendering.normal
+    return n.diff(dim=1).square().mean() + n.diff(dim=2).square().mean()
+
+
+def normal_smoothness_3d(normals: Callable[[Float[Tensor, "S 3"]], Float[Tensor, "S 3"]], step: float = 0.01) -> Regularizer:
+    """mean |n(x) - n(x + delta)| over the samples, delta `step` scene units along the diagonal (threestudio, Zero123).
+
+    threestudio draws delta at random; a fixed one keeps a run the same after it is resumed.
+    """
+
+    def penalty(rendering: Rendering, progress: float) -> Float[Tensor, ""]:
+        samples = samples_of(rendering)
+        return (samples.normals - normals(samples.points.detach() + step / 3**0.5)).abs().sum(-1).mean()
+
+    return penalty

@@ -160,7 +160,7 @@ class VolumeRenderer:
         color, normal, depth, opacity = sums.split([3, 3, 1, 1], dim=-1)
         behind = background(rays.directions.view_as(color), generator)
         directions = rays.directions.index_select(0, samples.ray_indices)
-        kept = VolumeSamples(samples, weights, normals, directions)
+        kept = VolumeSamples(samples, weights, points, normals, directions)
         return Rendering(color + (1 - opacity) * behind, opacity, depth, normal, kept)
 
 

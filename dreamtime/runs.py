@@ -1,6 +1,6 @@
 """A run is a folder: settings, schedule table, checkpoint, curve, previews and results under one unguessable id.
 
-    settings.json  schedule.csv  checkpoint.safetensors  curve.csv  preview.png  stop  results/
+    settings.json  reference.png  schedule.csv  checkpoint.safetensors  curve.csv  preview.png  stop  results/
 
 Stopping, resuming, sharing and sweeping are operations on that folder, so they work across processes.
 """
@@ -34,6 +34,8 @@ from dreamtime.cameras import framing_distance
 from dreamtime.cameras import turntable as cameras_around
 from dreamtime.checkpoints import checkpoint_text, load_checkpoint, save_checkpoint, write_atomically
 from dreamtime.generation import NonFiniteStep
+from dreamtime.image_to_3d import image_to_3d
+from dreamtime.preprocess import Reference, load_reference, save_reference
 from dreamtime.presets import (
     BUILDING,
     Dream,
@@ -87,6 +89,11 @@ class Run:
         return self.folder / "checkpoint.safetensors"
 
     @property
+    def reference(self) -> Path:
+        """The object of the picture that the run starts from, if it starts from one."""
+        return self.folder / "reference.png"
+
+    @property
     def preview(self) -> Path:
         return self.folder / "preview.png"
 
@@ -113,8 +120,13 @@ class Frame:
     view: UInt8[Tensor, "h w 3"] | None  # what the prior was just shown
 
 
-def create_run(root: Path, settings: Settings) -> Run:
-    """A new run under `root`, with its settings and its whole schedule written down before the first step."""
+def create_run(root: Path, settings: Settings, reference: Reference | None = None) -> Run:
+    """A new run under `root`, with settings, whole schedule and, if it starts from one, picture written before the first step.
+
+    Raises ValueError if a picture is given without the task, or the task without a picture.
+    """
+    if (settings.task == "image") != (reference is not None):
+        raise ValueError(f"A run of task {settings.task!r} was {'not given any' if reference is None else 'given a'} picture.")
     table = timetable_of(settings)
     with disk_errors():
         folder = root / uuid.uuid4().hex
@@ -129,6 +141,8 @@ def create_run(root: Path, settings: Settings) -> Run:
                     *zip(range(1, len(table) + 1), table.low.tolist(), table.high.tolist(), strict=True),
                 ]
             )
+        if reference is not None:
+            save_reference(folder / "reference.png", reference)
     return Run(folder, settings)
 
 
@@ -208,6 +222,13 @@ def save_curve(run: Run, rows: list[tuple[int, int, float]]) -> None:
     write_atomically(run.curve, write)
 
 
+def dream_of(run: Run) -> Dream:
+    """The parts of a run, from its folder. Raises `ModelUnavailable`."""
+    if run.settings.task == "image":
+        return image_to_3d(run.settings, load_reference(run.reference))
+    return text_to_3d(run.settings)
+
+
 def work(run: Run, seconds: float = math.inf) -> Generator[Frame, None, None]:
     """Optimise from the checkpoint on until the last step, a stop request, or the end of `seconds`; yield every step.
 
@@ -217,7 +238,7 @@ def work(run: Run, seconds: float = math.inf) -> Generator[Frame, None, None]:
     """
     deadline = time.monotonic() + seconds
     with working_on(run):
-        dream = text_to_3d(run.settings)
+        dream = dream_of(run)
         optimizers = {"optimizer": dream.optimizer}
         done, before = restore(run, dream, optimizers)
         rows = curve_rows(run, done)
@@ -315,7 +336,7 @@ def deliver(run: Run) -> Result:
 
 
 def file_name(prompt: str) -> str:
-    """A short plain file name that recalls the prompt: letters, digits and hyphens only."""
+    """A short plain file name that recalls the prompt: letters, digits and hyphens only; "model" if there is nothing to."""
     return re.sub(r"[^a-z0-9]+", "-", prompt.lower())[:40].strip("-") or "model"
 
 

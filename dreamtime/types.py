@@ -40,6 +40,10 @@ class Cameras:
     def __len__(self) -> int:
         return len(self.fov_y)
 
+    def __getitem__(self, rows: slice) -> "Cameras":
+        """Some of the cameras."""
+        return Cameras(self.camera_to_world[rows], self.fov_y[rows], self.height, self.width)
+
 
 @dataclass(frozen=True)
 class Light:
@@ -71,6 +75,7 @@ class VolumeSamples:
 
     intervals: RaySamples
     weights: Float[Tensor, " S"]
+    points: Float[Tensor, "S 3"]
     normals: Float[Tensor, "S 3"]  # unit or zero; zero where the sample is too faint to matter
     directions: Float[Tensor, "S 3"]  # of the sample's ray
 
@@ -84,6 +89,10 @@ class Rendering:
     depth: Float[Tensor, "B H W 1"]  # opacity-weighted distance, scene units
     normal: Float[Tensor, "B H W 3"]  # opacity-weighted world-space normal
     samples: VolumeSamples | None = None
+
+    def __getitem__(self, rows: slice) -> "Rendering":
+        """Some of the images, without the samples behind them."""
+        return Rendering(self.image[rows], self.opacity[rows], self.depth[rows], self.normal[rows])
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,17 @@ LAYERS: dict[str, set[str]] = {
         "volume_rendering",
     },
     "things with weights": {"checkpoints", "priors", "prompts", "representations", "toybox"},
-    "composition": {"generation", "objectives", "presets", "renderers"},
+    "composition": {
+        "elevation",
+        "generation",
+        "image_to_3d",
+        "methods",
+        "objectives",
+        "preprocess",
+        "presets",
+        "references",
+        "renderers",
+    },
     "products": {"evaluation", "exports", "meshes", "plots", "rasterization", "surfaces", "turntable"},
     "people": {"__main__", "app", "cli", "runs", "ui"},
 }
@@ -35,7 +45,7 @@ LAYERS: dict[str, set[str]] = {
 # Who may import what is slow to import, optional, or bound to one task. A package stands for all its modules.
 WRAPPED_BY: dict[str, set[str]] = {
     "accelerate": set(),
-    "diffusers": {"priors", "toybox.models", "toybox.train"},
+    "diffusers": {"priors", "toybox.models", "toybox.train", "toybox.train_zero123"},
     "fast_simplification": {"meshes"},
     "filelock": {"runs"},
     "gradio": {"ui", "app"},
@@ -47,17 +57,18 @@ WRAPPED_BY: dict[str, set[str]] = {
     "matplotlib": {"evaluation", "plots"},
     "mcp": {"ui", "app"},
     "nerfacc": {"renderers"},
-    "numpy": {"exports", "meshes", "rasterization", "turntable", "plots", "evaluation", "runs", "ui"},
+    "numpy": {"exports", "meshes", "rasterization", "turntable", "plots", "evaluation", "runs", "ui", "preprocess"},
     "pandas": {"evaluation", "ui"},
     "peft": {"priors"},
-    "PIL": {"exports", "runs", "toybox.sheet", "toybox.train", "ui", "evaluation"},
-    "safetensors": {"checkpoints", "evaluation", "priors", "toybox.scorer", "toybox.train", "runs"},
-    "scipy": {"meshes", "evaluation"},
-    "skimage": {"evaluation"},
+    "PIL": {"exports", "runs", "toybox.sheet", "toybox.train", "ui", "evaluation", "preprocess"},
+    "rembg": {"preprocess"},
+    "safetensors": {"checkpoints", "evaluation", "priors", "toybox.scorer", "toybox.train", "toybox.train_zero123", "runs"},
+    "scipy": {"meshes", "evaluation", "preprocess"},
+    "skimage": {"evaluation", "preprocess"},
     "spaces": {"ui", "app"},
     "tinycudann": {"representations.hash_grid"},
     "tqdm": {"cli", "evaluation.command", "toybox.train"},
-    "transformers": {"priors", "toybox.models", "toybox.scorer", "evaluation"},
+    "transformers": {"priors", "toybox.models", "toybox.scorer", "toybox.train", "toybox.train_zero123", "evaluation"},
     "trimesh": {"exports", "meshes", "evaluation"},
     "xatlas": {"meshes"},
 }
@@ -67,6 +78,7 @@ PURE = EVERYWHERE | {"collections", "dataclasses", "enum", "functools", "itertoo
 # Where the name to import is not the name to install.
 DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "mcp": "gradio", "gradio_client": "gradio"}
 ON_NO_INDEX = {"tinycudann"}
+OPTIONAL = {"rembg"}
 
 
 def sources() -> dict[str, Path]:
@@ -149,7 +161,7 @@ def requirements() -> set[str]:
 
 def test_whatever_is_imported_is_required():
     packages = {package for module in SOURCES for package in imported_packages(module)}
-    foreign = packages - set(sys.stdlib_module_names) - {"dreamtime"} - ON_NO_INDEX
+    foreign = packages - set(sys.stdlib_module_names) - {"dreamtime"} - ON_NO_INDEX - OPTIONAL
     assert {DISTRIBUTIONS.get(package, package.replace("_", "-")) for package in foreign} <= requirements()
 
 

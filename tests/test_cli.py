@@ -70,6 +70,54 @@ def test_waiting_threads_sleep_unless_somebody_wants_otherwise() -> None:
         assert done.stdout.split() == [policy, "False"]
 
 
+@pytest.mark.no_cuda
+def test_the_automatic_prior_is_told_with_its_reason_and_memory_only_for_gpus(tmp_path, capsys) -> None:
+    assert main(["text", "a red cube", "--runs", str(tmp_path), "--prior", "auto", *SMALL]) == 0
+    said = capsys.readouterr().err
+    assert "The prior is toybox: there is no GPU, so the embedded model is used." in said
+    assert "GB" not in said
+
+
+def test_the_memory_of_a_run_is_told_before_it(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(presets, "memory_foretold", lambda settings: f"about {settings.views} GB")
+    assert main(["text", "a red cube", "--runs", str(tmp_path), *SMALL]) == 0
+    assert "It needs about 1 GB." in capsys.readouterr().err
+
+
+def test_a_method_decides_what_is_not_asked_for(tmp_path, capsys) -> None:
+    assert main(["text", "a red cube", "--runs", str(tmp_path), "--method", "hifa", "--seed", "3", *SMALL]) == 0
+    (folder,) = tmp_path.iterdir()
+    settings = json.loads((folder / "settings.json").read_text())
+    assert (settings["schedule"], settings["steps"], settings["seed"]) == ("hifa", 3, 3)
+
+
+def test_presets_are_listed_with_their_sources(capsys) -> None:
+    assert main(["presets"]) == 0
+    out = capsys.readouterr().out
+    for told in ("prolificdreamer  prolificdreamer   vsd        7.5", "arXiv 2305.18766", "configs/sjc.yaml", "guidance scale"):
+        assert told in out
+    assert main(["presets", "--prior", "toybox"]) == 0
+    assert "25000" not in capsys.readouterr().out
+
+
+def test_one_preset_in_full(capsys) -> None:
+    assert main(["presets", "sjc", "--preset", "draft"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "t max                 970" in lines
+    assert "steps                 3000" in lines
+    assert any(line.startswith("SJC: Wang et al.") for line in lines)
+
+
+def test_presets_as_json_are_settings(capsys) -> None:
+    assert main(["presets", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert list(told) == ["dreamtime", "dreamfusion", "prolificdreamer", "hifa", "sjc"]
+    for name, one in told.items():
+        assert presets.settings_from_dict({"prompt": "a cat", **one["settings"]}).objective == one["settings"]["objective"]
+        assert main(["presets", name, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == one
+
+
 @pytest.mark.parametrize("objective", ["csd", "asd", "vsd"])
 def test_the_objective_is_a_choice_of_its_own(objective: str, tmp_path, model, capsys) -> None:
     options = ["--objective", objective, "--guidance-scale", "5", "--schedule", "linear"]
@@ -140,6 +188,9 @@ def test_a_random_schedule_repeats_with_its_seed(capsys) -> None:
         (["text", "a cat", "--objective", "magic"], "Unknown objective 'magic'"),
         (["text", "a cat", "--objective", "csd", "--guidance-scale", "1"], "leaves no gradient"),
         (["text", "a cat", "--objective", "csd", "--guidance", "perp-neg"], "in its own way"),
+        (["text", "a cat", "--method", "magic"], "Unknown method 'magic'"),
+        (["text", "a cat", "--method", "prolificdreamer", "--prior", "stable-diffusion-xl"], "'vsd' learns in a UNet"),
+        (["presets", "magic"], "Unknown method 'magic'"),
         (["text", "a red cube", "--schedule", "cosine"], "Unknown schedule 'cosine'"),
         (["text", "a red cube", "--s", "0"], "positive number"),
         (["text", "a red cube", "--t-min", "980", "--t-max", "20"], "t_min = 980, t_max = 20"),

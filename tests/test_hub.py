@@ -12,7 +12,7 @@ from fake_hub import SHA, FakeHub, fake_hub
 from tiny_models import tiny_pipeline
 
 from dreamtime.priors import hub, loading
-from dreamtime.priors.folders import ModelUnavailable, missing_weights, weight_files
+from dreamtime.priors.folders import STRANGE, ModelUnavailable, missing_weights, weight_files
 from dreamtime.priors.hub import Model
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
@@ -67,13 +67,23 @@ def test_the_half_precision_variant_is_preferred() -> None:
         (["model.safetensors"], None),
         (["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"], None),
         (["model.fp16-00002-of-00003.safetensors", "model.fp16-00003-of-00003.safetensors"], "shard 1 of 3"),
-        (["pytorch_model.bin"], "never loaded: convert them"),
+        (["pytorch_model.bin"], "left alone: convert them, or trust them by DREAMTIME_ALLOW_PICKLE=owner/model)"),
         ([], "weights in safetensors"),
     ],
 )
 def test_missing_weights_are_named(names: list[str], lack: str | None) -> None:
-    found = missing_weights(names)
+    found = missing_weights(names, "owner/model@v1")
     assert found is None if lack is None else lack in found
+
+
+def test_pickles_are_weights_only_where_they_are_trusted_and_nothing_better_is_there(monkeypatch) -> None:
+    pickles = ["pytorch_model.bin", "pytorch_model.fp16.bin", "training_args.bin"]
+    monkeypatch.setenv("DREAMTIME_ALLOW_PICKLE", "owner/model,other/model")
+    assert missing_weights(pickles, "owner/model@v1") is None
+    assert "left alone" in missing_weights(pickles, "owner/model2")
+    assert weight_files(pickles) == []
+    assert weight_files(pickles, pickles=True) == ["pytorch_model.fp16.bin"]
+    assert weight_files([*pickles, "model.safetensors"], pickles=True) == ["model.safetensors"]
 
 
 # -- folders
@@ -181,6 +191,32 @@ def test_a_model_is_fetched_once_and_only_what_is_needed(online: FakeHub, folder
     offline_again()
     assert hub.find("owner/model", DENOISER).path == found.path
     assert online.fetched == []
+
+
+def test_a_part_of_any_name_is_fetched_and_a_pickle_only_of_a_trusted_model(
+    online: FakeHub, folder: Path, tmp_path, monkeypatch
+) -> None:
+    """What neither is in safetensors nor trusted makes the next mirror take over."""
+    served = copied(folder, tmp_path / "served")
+    index = json.loads((served / "model_index.json").read_text(encoding="utf-8"))
+    (served / "model_index.json").write_text(json.dumps({**index, "odd_thing": ["mine", "Thing"]}), encoding="utf-8")
+    (served / "odd_thing").mkdir()
+    (served / "odd_thing" / "diffusion_pytorch_model.bin").write_bytes(b"pickle")
+    (served / "odd_thing" / "code.py").write_text("raise SystemExit", encoding="utf-8")
+    online.repositories |= {"owner/model": served, "other/model": copied(served, tmp_path / "better")}
+    (tmp_path / "better" / "odd_thing" / "diffusion_pytorch_model.bin").rename(
+        tmp_path / "better" / "odd_thing" / "diffusion_pytorch_model.safetensors"
+    )
+    monkeypatch.setitem(hub.MODELS, "thing", Model(("owner/model", "other/model")))
+    assert hub.find("thing", ("scheduler", STRANGE)).place == "other/model"
+    with pytest.raises(ModelUnavailable, match=r"lacks odd_thing/weights in safetensors \(its pickles are left alone"):
+        hub.find("owner/model", ("scheduler", STRANGE))
+    assert not any(name.endswith((".bin", ".py")) for name in online.fetched)
+    assert online.fetched.count("scheduler/scheduler_config.json") == 1, "what is incomplete is not fetched at all"
+    monkeypatch.setenv("DREAMTIME_ALLOW_PICKLE", "owner/model")
+    assert hub.find("thing", ("scheduler", STRANGE)).place == "owner/model"
+    assert "odd_thing/diffusion_pytorch_model.bin" in online.fetched
+    assert not any(name.startswith(("unet/", "vae/")) or name.endswith(".py") for name in online.fetched)
 
 
 def test_the_configurations_alone_are_a_few_files(online: FakeHub, folder: Path) -> None:

@@ -1,5 +1,7 @@
 """The memory that was foretold with tensors that hold nothing, against the tensors of a real step."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_models import tiny_if_pipeline, tiny_pipeline, tiny_xl_pipeline
@@ -97,3 +99,27 @@ def test_the_estimate_in_words_has_the_largest_moment(monkeypatch) -> None:
     assert presets.memory_in_words(presets.preset("draft", "cpu", prompt="a cat")).startswith("about 15 GB of GPU memory")
     gigabytes["text encoders"] = 20
     assert presets.memory_in_words(presets.preset("draft", "cpu", prompt="a cat")).startswith("about 21 GB")
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "most"),
+    [("draft", "dreamtime", 8), ("standard", "dreamtime", 8), ("high", "dreamtime", 16), ("standard", "prolificdreamer", 24)],
+)
+def test_presets_for_gpus_fit(name: str, method: str, most: int) -> None:
+    settings = presets.preset(name, "cpu", "stable-diffusion-2.1-base", method)
+    gigabytes = int(presets.memory_in_words(replace(settings, device="cuda")).split()[1])
+    assert 2 < gigabytes <= most
+
+
+def test_an_estimate_is_for_gpus_and_stops_nothing(monkeypatch) -> None:
+    settings = presets.preset("draft", "cpu", prompt="a cat")
+    assert presets.memory_foretold(settings) == ""
+    on_a_gpu = replace(settings, device="cuda")
+    monkeypatch.setattr(presets, "memory_in_words", lambda settings: "about 5 GB")
+    assert presets.memory_foretold(on_a_gpu) == "about 5 GB"
+
+    def fails(settings: presets.Settings) -> str:
+        raise RuntimeError("no shapes")
+
+    monkeypatch.setattr(presets, "memory_in_words", fails)
+    assert presets.memory_foretold(on_a_gpu) == ""

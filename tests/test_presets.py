@@ -148,3 +148,14 @@ def test_what_was_said_about_loading_reaches_the_loader() -> None:
     settings = preset("draft", "cpu", prompt="a cat", memory="low", attention="sliced", lora="x", lora_scale=0.5, embedding="y")
     assert settings.options == Options("low", "sliced", "x", 0.5, "y")
     assert preset("draft", "cpu", prompt="a cat").options == Options()
+
+
+@pytest.mark.parametrize(
+    "prior", ["stable-diffusion-xl", "stable-diffusion-3-medium", "stabilityai/stable-diffusion-3.5-medium"]
+)
+def test_a_prior_that_vsd_cannot_learn_in_is_refused_when_the_run_is_described(prior: str) -> None:
+    with pytest.raises(ValueError, match=f"'vsd' learns in a UNet like that of .* and '{prior}' has none"):
+        preset("draft", "cpu", prior, prompt="a cat", objective="vsd")
+    with pytest.raises(ValueError, match="'vsd' learns"):
+        preset("draft", "cpu", prior, "prolificdreamer", prompt="a cat")
+    assert preset("draft", "cpu", prior, prompt="a cat", objective="asd").prior == prior

@@ -21,7 +21,8 @@ def along_rays(counts: list[int], weights: torch.Tensor, ends: torch.Tensor, nor
     intervals = RaySamples(torch.repeat_interleave(torch.tensor(counts)), ends - 0.1, ends, len(counts))
     directions = torch.tensor([1.0, 0.0, 0.0]).to(weights).expand(len(weights), 3)
     normals = -directions if normals is None else normals
-    return rendering(torch.ones(len(counts)), VolumeSamples(intervals, weights, normals, directions))
+    points = (ends - 0.05)[:, None] * directions
+    return rendering(torch.ones(len(counts)), VolumeSamples(intervals, weights, points, normals, directions))
 
 
 def test_orientation_counts_only_normals_that_face_away():
@@ -86,3 +87,33 @@ def test_distortion_grows_with_the_distance_between_weights():
 def test_a_rendering_without_samples_is_refused(regularizer):
     with pytest.raises(ValueError, match="needs the samples"):
         regularizer(rendering(torch.ones(3)), 0.0)
+
+
+def of_normals(normal: torch.Tensor) -> Rendering:
+    """A rendering of which only the normals matter."""
+    return Rendering(torch.zeros_like(normal), normal[..., :1], normal[..., :1], normal)
+
+
+def test_normal_smoothness_is_zero_on_a_plane_and_the_squared_step_at_an_edge():
+    flat = torch.tensor([0.0, 0.6, 0.8]).expand(1, 4, 4, 3)
+    assert regularizers.normal_smoothness(of_normals(flat), 0.0).item() == 0
+    edge = torch.zeros(1, 4, 4, 3)
+    edge[:, :, :2, 0] = 1
+    edge[:, :, 2:, 1] = 1
+    # Of the three steps along a row one is an edge, and two of its three components change by 1.
+    assert regularizers.normal_smoothness(of_normals(edge), 0.0).item() == pytest.approx(2 / (3 * 3))
+
+
+def test_normal_smoothness_3d_asks_a_fixed_step_away():
+    asked: list[torch.Tensor] = []
+
+    def turned(points: torch.Tensor) -> torch.Tensor:
+        asked.append(points)
+        return torch.tensor([0.0, 1.0, 0.0]).expand(len(points), 3)
+
+    normals = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    picture = along_rays([2], torch.ones(2), torch.tensor([1.0, 2.0]), normals)
+    penalty = regularizers.normal_smoothness_3d(turned, step=0.03)(picture, 0.0)
+    assert picture.samples is not None
+    assert torch.allclose((asked[0] - picture.samples.points).norm(dim=-1), torch.tensor(0.03))
+    assert penalty.item() == pytest.approx((0 + 2) / 2)

@@ -1,5 +1,6 @@
 """One suite for every representation, then what each alone promises."""
 
+import math
 import sys
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from dreamtime.representations import (
 )
 from dreamtime.representations.feature_grids import FeatureGrid, doubled
 from dreamtime.representations.hash_grid import HashGrid, TinyCudaHashGrid, corner_indices
-from dreamtime.representations.nerf import PositionalEncoding, conical_blob
+from dreamtime.representations.nerf import PositionalEncoding, conical_blob, solid_blob
 from dreamtime.types import Representation
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
@@ -113,6 +114,15 @@ def test_the_blob_is_a_cone():
     assert torch.allclose(conical_blob(points), torch.tensor([10.0, 5.0, 0.0, -10.0]), atol=1e-5)
 
 
+def test_the_solid_blob_is_opaque_inside_and_clear_outside():
+    points = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.3, 0.0], [0.5, 0.0, 0.0], [0.0, 0.0, 0.7]])
+    heights = 60 * torch.tensor([math.tanh(4), math.tanh(1.6), 0.0, math.tanh(-1.6)])
+    assert torch.allclose(solid_blob(points), heights, atol=1e-4)
+    # Of the light through the middle of the ball less than e^-40 comes out again.
+    depth = torch.linspace(-1, 1, 401)[:, None] * torch.tensor([1.0, 0.0, 0.0])
+    assert F.softplus(solid_blob(depth)).mean() * 2 > 40
+
+
 def test_doubled_is_the_same_function(generator):
     coarse = torch.randn(2, 3, 4, 5, generator=generator(1))
     expected = F.interpolate(coarse[None], size=(5, 7, 9), mode="trilinear", align_corners=True)[0]
@@ -168,6 +178,23 @@ def test_a_dense_hash_level_interpolates_linearly(generator):
             first += entries
     points = 0.6 * some_points(generator(2))
     assert torch.allclose(grid(points), ((points[:, :1] + 1) / 2).expand(-1, 2), atol=1e-5)
+
+
+def test_a_hash_grid_keeps_little_for_the_way_back_and_loses_nothing(generator):
+    grid = HashGrid(generator(1), levels=4, features=2, log2_entries=10, base_resolution=4, finest_resolution=32)
+    points = some_points(generator(2)).requires_grad_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+        encoded = grid(points)
+    assert sum(kept) <= 4 * len(points) * (3 + 2), "not 8 corners, indices and weights per point and level"
+    encoded.square().sum().backward()
+    again = points.detach().requires_grad_()
+    size = next(grid.sizes())
+    grid.level(again, *size, 0).square().sum().backward()
+    for column in range(2, 8, 2):
+        first = sum(entries for _, _, entries in list(grid.sizes())[: column // 2])
+        grid.level(again, *list(grid.sizes())[column // 2], first).square().sum().backward()
+    assert torch.allclose(points.grad, again.grad)
 
 
 def test_a_hash_grid_needs_levels(generator):

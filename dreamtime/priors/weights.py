@@ -8,15 +8,30 @@ from typing import Any
 
 import torch
 from diffusers import ModelMixin
+from diffusers.models.model_loading_utils import load_state_dict
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from dreamtime.priors.folders import Checkpoint, ModelUnavailable, variant_of
+from dreamtime.priors.folders import Checkpoint, ModelUnavailable, weight_files
 from dreamtime.priors.options import Options
 
 log = logging.getLogger(__name__)
+
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    AttributeError,
+    TypeError,
+    ImportError,
+    SafetensorError,
+)
+"""What the libraries raise over files that are damaged or not what they should be."""
 
 
 @contextmanager
@@ -30,7 +45,7 @@ def one_sentence(checkpoint: Checkpoint) -> Iterator[None]:
         raise
     except torch.OutOfMemoryError as error:
         raise ModelUnavailable(checkpoint.place, "does not fit into this GPU's memory: set memory to low or lowest") from error
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
+    except UNREADABLE as error:
         log.info("loading %s failed", checkpoint.place, exc_info=True)
         raise ModelUnavailable(
             checkpoint.place,
@@ -46,20 +61,39 @@ def checked_pipeline(checkpoint: Checkpoint, *expected: str) -> Checkpoint:
     return checkpoint
 
 
+def weight_names(folder: Path, part: str) -> list[str]:
+    """The files with a part's weights. Pickles are among them only where there is nothing else: `find` has let them pass."""
+    return weight_files([path.name for path in (folder / part).iterdir()], pickles=True)
+
+
+def manner_of(folder: Path, part: str) -> dict[str, Any]:
+    """Those files as the libraries want them named. They unpickle tensors alone, never code."""
+    files = weight_names(folder, part)
+    return {
+        "variant": "fp16" if any(".fp16" in name for name in files) else None,
+        "use_safetensors": all(name.endswith(".safetensors") for name in files),
+    }
+
+
+def read_tensors(folder: Path, part: str) -> dict[str, Tensor]:
+    """The tensors of a part that no library defines, by name, on the CPU in single precision."""
+    files = [load_state_dict(folder / part / name) for name in weight_names(folder, part)]
+    return {name: tensor.float() for tensors in files for name, tensor in tensors.items()}
+
+
 def read_diffusers(kind: type[ModelMixin], folder: Path, part: str, dtype: torch.dtype) -> Any:
     """A part that diffusers defines, on the CPU."""
-    variant = variant_of(folder / part)
-    return kind.from_pretrained(
-        folder, subfolder=part, torch_dtype=dtype, variant=variant, use_safetensors=True, local_files_only=True
-    )
+    return kind.from_pretrained(folder, subfolder=part, torch_dtype=dtype, local_files_only=True, **manner_of(folder, part))
 
 
 def read_transformers(kind: type[PreTrainedModel], folder: Path, part: str, dtype: torch.dtype, **options: Any) -> Any:
     """A part that transformers defines, on the CPU."""
-    variant = variant_of(folder / part)
-    return kind.from_pretrained(
-        folder, subfolder=part, dtype=dtype, variant=variant, use_safetensors=True, local_files_only=True, **options
-    )
+    manner = manner_of(folder, part)
+    if not manner["use_safetensors"]:
+        # diffusers' reader of pickles tells of a bad one by an error that has a name here; transformers' own does not.
+        config = kind.config_class.from_pretrained(folder, subfolder=part, local_files_only=True)
+        return kind.from_pretrained(None, config=config, state_dict=read_tensors(folder, part), dtype=dtype, **options)
+    return kind.from_pretrained(folder, subfolder=part, dtype=dtype, local_files_only=True, **manner, **options)
 
 
 def place_denoiser(denoiser: Any, device: torch.device, options: Options) -> Any:

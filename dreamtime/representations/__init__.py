@@ -1,11 +1,12 @@
 """Differentiable scenes, all behind the protocol `dreamtime.types.Representation`, and what can lie behind them."""
 
-from dreamtime.representations.background import Background, EnvironmentMap, flat_background, random_color, random_grey
+from dreamtime.representations.background import WHITE, Background, EnvironmentMap, flat_background, random_color, random_grey
 from dreamtime.representations.feature_grids import feature_grid_nerf
 from dreamtime.representations.hash_grid import hash_grid_nerf
 from dreamtime.representations.nerf import NeRF, frequency_nerf, parameter_groups
 
 __all__ = [
+    "WHITE",
     "Background",
     "EnvironmentMap",
     "NeRF",

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from dreamtime.representations.nerf import Blob, NeRF, conical_blob
+from dreamtime.representations.nerf import Blob, NeRF, solid_blob
 
 
 def doubled(grid: Float[Tensor, "C z y x"]) -> Float[Tensor, "C Z Y X"]:
@@ -55,7 +55,7 @@ def feature_grid_nerf(
     cells: Sequence[int] = (8, 16, 32, 64),
     density_gain: float = 80.0,
     albedo_gain: float = 2.0,
-    blob: Blob = conical_blob,
+    blob: Blob = solid_blob,
 ) -> NeRF:
     """Density and albedo read from grids of their own, without a network: the default on a CPU.
 

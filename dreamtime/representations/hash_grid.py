@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
 from dreamtime.representations.nerf import Blob, NeRF, conical_blob, mlp
 
@@ -54,16 +55,27 @@ class HashGrid(nn.Module):
             resolution = math.ceil(scale) + 1
             yield scale, resolution, min(8 * math.ceil(resolution**3 / 8), 2**self.log2_entries)
 
+    def level(
+        self, points: Float[Tensor, "N 3"], scale: float, resolution: int, entries: int, first: int
+    ) -> Float[Tensor, "N F"]:
+        """The features of one level, whose entries begin at `first`."""
+        positions = (points + 1) / 2 * scale + 0.5
+        cells = positions.floor()
+        indices = first + corner_indices(cells.long(), resolution, entries)
+        # index_select, since the backward pass of an embedding is ten times as slow on a CPU.
+        corners = self.table.index_select(0, indices.flatten()).view(len(points), 8, self.features)
+        return (corner_weights(positions - cells)[:, None] @ corners)[:, 0]
+
     def forward(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N C"]:
+        """The features of all levels side by side.
+
+        Each level is computed again on the way back, since 8 corners, indices and weights per point and level would be most of
+        what a run keeps in memory.
+        """
         encoded, first = [], 0
-        for scale, resolution, entries in self.sizes():
-            positions = (points + 1) / 2 * scale + 0.5
-            cells = positions.floor()
-            indices = first + corner_indices(cells.long(), resolution, entries)
-            # index_select, since the backward pass of an embedding is ten times as slow on a CPU.
-            corners = self.table.index_select(0, indices.flatten()).view(len(points), 8, self.features)
-            encoded.append((corner_weights(positions - cells)[:, None] @ corners)[:, 0])
-            first += entries
+        for size in self.sizes():
+            encoded.append(checkpoint(self.level, points, *size, first, use_reentrant=False, preserve_rng_state=False))
+            first += size[-1]
         return torch.cat(encoded, dim=-1)
 
 

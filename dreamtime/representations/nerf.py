@@ -18,6 +18,17 @@ def conical_blob(points: Float[Tensor, "N 3"], height: float = 10.0, radius: flo
     return height * (1 - points.norm(dim=-1) / radius)
 
 
+def solid_blob(
+    points: Float[Tensor, "N 3"], height: float = 60.0, radius: float = 0.5, sharpness: float = 4.0
+) -> Float[Tensor, " N"]:
+    """height tanh(sharpness (1 - |x| / radius)), before the softplus: a ball that is opaque from the first step on.
+
+    What is hidden gets no gradient, so an interior that lets light through never fills: the surface becomes a thin shell, and
+    through its holes the far wall, lit from the camera, looks just like the front that is missing.
+    """
+    return height * torch.tanh(sharpness * (1 - points.norm(dim=-1) / radius))
+
+
 class NeRF(nn.Module):
     """The scene of density softplus(gain head + blob) and albedo sigmoid(gain head), both heads reading one encoded point.
 

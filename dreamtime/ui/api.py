@@ -19,7 +19,7 @@ from dreamtime.ui.answers import described, stream
 from dreamtime.ui.driver import drive
 from dreamtime.ui.errors import one_sentence
 from dreamtime.ui.server import PRIOR, RUNNING, Server
-from dreamtime.ui.widgets import KNOBS, PRESET_NAMES, SCHEDULING, checked_choices, settings_of
+from dreamtime.ui.widgets import KNOBS, PRESET_NAMES, PRIOR_NAMES, SCHEDULING, checked_choices, settings_of
 
 SCHEDULE_OPTIONS: dict[str, Any] = dict.fromkeys(SCHEDULING) | {"steps": 400, "m": 500.0, "s": 125.0}
 del SCHEDULE_OPTIONS["schedule"]
@@ -63,7 +63,7 @@ class Endpoints:
         Parameters:
             prompt: What to make, one object in up to 400 characters, for example "a red cube".
             preset: "draft", "standard" or "high": how much time to spend.
-            prior: The diffusion model: "toybox" is embedded, the others need a GPU.
+            prior: The diffusion model: "toybox" is embedded, "auto" takes the best within reach, the others need a GPU.
             seed: Whole number from 0 to 2147483647 that decides all chance.
         """
         with one_sentence():
@@ -173,7 +173,7 @@ def add_endpoints(server: Server) -> None:
         return gr.Number(value, label=label, visible=False)
 
     prompt, run_id = gr.Textbox(label="Prompt", visible=False), gr.Textbox(label="Run id", visible=False)
-    seed, prior = number(0, "Seed"), menu(presets.PRIORS, PRIOR, "Prior")
+    seed, prior = number(0, "Seed"), menu(PRIOR_NAMES, PRIOR, "Prior")
     standard, draft = menu(PRESET_NAMES, "standard", "Preset"), menu(PRESET_NAMES, "draft", "Preset")
     options: dict[str, Component] = {name: knob.parameter() for name, knob in KNOBS.items()}
     called = gr.Button(visible=False).click

@@ -4,15 +4,14 @@ from html import escape
 from typing import Any
 
 import gradio as gr
-import torch
 
-from dreamtime import presets, runs
+from dreamtime import runs
 from dreamtime.ui import panels
 from dreamtime.ui.api import add_endpoints
 from dreamtime.ui.errors import one_sentence
 from dreamtime.ui.schedule_tab import schedule_tab
 from dreamtime.ui.server import PRIOR, Server, server_from_environment, start_housekeeping
-from dreamtime.ui.text_layout import TextTab, preset_choices
+from dreamtime.ui.text_layout import TextTab, banner_of, preset_choices
 from dreamtime.ui.text_tab import QUIET, TAKE_PROMPT, text_tab
 from dreamtime.ui.theme import LOGO, STYLE, theme
 from dreamtime.ui.watching import Updates, shown
@@ -21,29 +20,22 @@ CACHE_SECONDS = (3600, 24 * 3600)  # how often Gradio's copies of files are look
 MEASURING_SECONDS = 2.0
 
 
-def device_in_words() -> str:
-    """The device that runs will use, as the banner says it."""
-    device = presets.resolve_device("auto")
-    threads = torch.get_num_threads()
-    return f"cpu, {threads} thread{'s' if threads > 1 else ''}" if device == "cpu" else device
-
-
 def build(server: Server) -> gr.Blocks:
     """The app, not yet served."""
     with gr.Blocks(title="DreamTime", analytics_enabled=False, delete_cache=CACHE_SECONDS, fill_width=True) as demo:
-        banner = gr.HTML(panels.header(PRIOR, device_in_words()), apply_default_css=False)
+        banner = gr.HTML(banner_of(PRIOR), apply_default_css=False)
         with gr.Tabs():
             with gr.Tab("Create", id="create"):
-                tab = text_tab(server)
+                tab = text_tab(server, banner)
             with gr.Tab("Schedules", id="schedules"):
                 schedule_tab()
         gr.HTML(panels.footer(server.hours), apply_default_css=False)
         add_endpoints(server)
-        connect_page(demo, tab, server, banner)
+        connect_page(demo, tab, server)
     return demo
 
 
-def connect_page(demo: gr.Blocks, tab: TextTab, server: Server, banner: gr.HTML) -> None:
+def connect_page(demo: gr.Blocks, tab: TextTab, server: Server) -> None:
     """What happens as the page opens, and what its banner follows."""
     timer = gr.Timer(MEASURING_SECONDS)
 
@@ -52,16 +44,13 @@ def connect_page(demo: gr.Blocks, tab: TextTab, server: Server, banner: gr.HTML)
             asked = request.query_params.get("run")
             return shown(tab, runs.open_run(server.root, asked)) if asked else {tab.run_id: last_run}
 
-    def measured(prior: str) -> list[Any]:
-        return [gr.Radio(preset_choices(server, prior)), gr.Timer(active=not server.pace.done)]
-
-    def in_use(prior: str) -> str:
-        return panels.header(prior, device_in_words())
+    def measured(prior: str, method: str) -> list[Any]:
+        return [gr.Radio(preset_choices(server, prior, method)), gr.Timer(active=not server.pace.done)]
 
     demo.load(opened, tab.last_run, tab.shown, **QUIET)
     demo.load(None, js=TAKE_PROMPT, api_visibility="private")
-    timer.tick(measured, tab.prior, [tab.preset, timer], queue=False, **QUIET)
-    tab.prior.change(in_use, tab.prior, banner, queue=False, **QUIET)
+    timer.tick(measured, [tab.prior, tab.knobs["method"]], [tab.preset, timer], queue=False, **QUIET)
+    tab.prior.change(banner_of, tab.prior, tab.banner, queue=False, **QUIET)
 
 
 def launch() -> None:

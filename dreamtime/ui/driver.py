@@ -13,14 +13,20 @@ import gradio as gr
 import spaces
 
 from dreamtime import runs
+from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.runs import Frame, Run, RunError
 
 SLICE_SECONDS = 40  # declared for each GPU call; short slices wait less and fit an anonymous visitor's daily quota
 SHARE_USED = 0.8  # of a slice, after which it ends itself and saves
 FAILURES = 2  # slices in a row that may die without a step
 RUN_ERROR = "The run stopped"
+PRIOR_ERROR = "The prior is not to be had"
 WORKER_ERROR = "ZeroGPU worker error"
 BORROWED = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "true")
+
+
+class PriorUnavailable(RunError):
+    """A run whose prior could not be loaded, with the reason in one sentence."""
 
 
 @spaces.GPU(duration=SLICE_SECONDS)
@@ -29,8 +35,9 @@ def gpu_slice(root: str, run_id: str, seconds: float) -> Iterator[Frame]:
     try:
         yield from runs.work(runs.open_run(Path(root), run_id), seconds)
     except ValueError as error:
-        # Of all that a ZeroGPU worker can raise, only the message of a gr.Error survives the way back.
-        raise gr.Error(str(error), title=RUN_ERROR, print_exception=False) from error
+        # Of all that a ZeroGPU worker can raise, only a gr.Error survives the way back.
+        title = PRIOR_ERROR if isinstance(error, ModelUnavailable) else RUN_ERROR
+        raise gr.Error(str(error), title=title, print_exception=False) from error
 
 
 def drive(run: Run) -> Iterator[Frame]:
@@ -41,6 +48,8 @@ def drive(run: Run) -> Iterator[Frame]:
         try:
             yield from gpu_slice(str(run.folder.parent), run.id, seconds)
         except gr.Error as error:
+            if error.title == PRIOR_ERROR:
+                raise PriorUnavailable(error.message) from error
             if error.title == RUN_ERROR:
                 raise RunError(error.message) from error
             failures = 0 if runs.steps_done(run) > reached else failures + 1

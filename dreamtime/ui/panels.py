@@ -53,11 +53,13 @@ def chip(what: str, name: str) -> str:
     return f'<span class="dt-chip">{what} <b>{escape(name)}</b></span>'
 
 
-def header(prior: str, device: str) -> str:
-    """The name, what it is, and which prior and device are in use."""
+def header(prior: str, device: str, why: str = "") -> str:
+    """The name, what it is, and which prior and device are in use, and why."""
     words = "<div><h1>DreamTime</h1><p>Text to 3D by time-prioritized score distillation</p></div>"
     brand = f'<div class="dt-brand">{LOGO.read_text(encoding="utf-8")}{words}</div>'
-    chips = f'<div class="dt-chips" role="status" aria-label="In use">{chip("prior", prior)}{chip("device", device)}</div>'
+    reason = f'<span class="dt-why">{escape(why)}</span>' if why else ""
+    in_use = f"{chip('prior', prior)}{chip('device', device)}{reason}"
+    chips = f'<div class="dt-chips" role="status" aria-label="In use">{in_use}</div>'
     return f'<header class="dt-header">{brand}{chips}</header>'
 
 

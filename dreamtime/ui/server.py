@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dreamtime import presets, runs
 from dreamtime.presets import Settings
 from dreamtime.runs import Result, Run
@@ -30,6 +32,13 @@ SWEEP_SECONDS = 600
 
 SAME_WORK = {"prompt", "negative_prompt", "seed", "schedule", "steps", "m", "s", "t_min", "t_max", "fixed_t", "table"}
 """Settings that change what a step asks for, and not how long it takes."""
+
+
+def device_in_words() -> str:
+    """The device that runs will use, as the banner says it."""
+    device = presets.resolve_device("auto")
+    threads = torch.get_num_threads()
+    return f"cpu, {threads} thread{'s' if threads > 1 else ''}" if device == "cpu" else device
 
 
 @dataclass

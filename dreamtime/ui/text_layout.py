@@ -1,6 +1,7 @@
 """Where everything on the text tab stands: controls on the left, the object taking shape on the right."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,21 @@ from dreamtime.prompts import MAX_PROMPT_CHARACTERS
 from dreamtime.runs import file_name
 from dreamtime.ui import panels
 from dreamtime.ui.charts import loss_chart, schedule_chart
-from dreamtime.ui.server import PRIOR, Server
+from dreamtime.ui.server import PRIOR, Server, device_in_words
 from dreamtime.ui.widgets import (
     GUIDING,
     KNOBS,
+    LOADING,
     MAX_SEED,
+    METHOD,
     PRESET_NAMES,
+    PRIOR_NAMES,
     RENDERING,
     SCHEDULING,
+    automatic_prior,
     checked_choices,
     preset_values,
+    resolved,
 )
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -36,6 +42,7 @@ DOWNLOADS = {"glb": "GLB", "zip": "OBJ + MTL + PNG", "ply": "PLY", "stl": "STL"}
 class TextTab:
     """The components that events read and write."""
 
+    banner: gr.HTML
     prompt: gr.Textbox
     preset: gr.Radio
     seed: gr.Number
@@ -68,7 +75,7 @@ class TextTab:
         """Everything that a run writes to."""
         stage = [self.status, self.live, self.view, self.model, self.schedule, self.loss, self.results, self.words]
         files = [self.turntable, self.normals, *self.downloads.values()]
-        return [*stage, *files, self.go, self.stop, self.seed, self.run_id, self.current, self.last_run]
+        return [self.banner, *stage, *files, self.go, self.stop, self.seed, self.run_id, self.current, self.last_run]
 
 
 def example_prompts() -> list[str]:
@@ -84,13 +91,32 @@ def example_pictures() -> dict[str, Path]:
     return dict(islice(((prompt, path) for prompt, path in pictures.items() if path.is_file()), SHOWN_EXAMPLES))
 
 
-def preset_choices(server: Server, prior: str) -> list[tuple[str, str]]:
-    """The presets, each with the time it takes on this machine once that has been measured."""
+def banner_of(prior: str) -> str:
+    """The banner for a choice of the menu: which prior and device it means, and why that prior."""
+    if prior == "auto":
+        name, why = automatic_prior()
+    else:
+        name, why = prior, "embedded, so it needs no network" if prior == PRIOR else "it was chosen"
+    return panels.header(name, device_in_words(), why)
+
+
+memory_foretold = lru_cache(maxsize=64)(presets.memory_foretold)
+
+
+def preset_choices(server: Server, prior: str, method: str = "dreamtime") -> list[tuple[str, str]]:
+    """The presets, each with the time it takes on this machine once that has been measured, and on a GPU with its memory."""
     choices = []
     for name in PRESET_NAMES:
-        seconds = server.pace.estimate(presets.preset(name, prior=prior))
-        unknown = "" if server.pace.done or prior != PRIOR else " · measuring…"
-        choices.append((f"{name.capitalize()}{f' · about {panels.spoken(seconds)}' if seconds else unknown}", name))
+        try:
+            settings = presets.preset(name, prior=resolved(prior), method=method)
+        except ValueError:  # a method that this prior cannot serve; whoever chooses it is told why
+            choices.append((name.capitalize(), name))
+            continue
+        seconds = server.pace.estimate(settings)
+        measuring = not server.pace.done and settings.prior == PRIOR
+        time = f"about {panels.spoken(seconds)}" if seconds else "measuring…" if measuring else ""
+        memory = memory_foretold(settings).partition(" of GPU memory")[0]
+        choices.append((" · ".join(filter(None, [name.capitalize(), time, memory])), name))
     return choices
 
 
@@ -107,11 +133,12 @@ def drawer(values: dict[str, Any]) -> tuple[gr.Dropdown, dict[str, Component]]:
     """The advanced drawer: the prior, and the knobs by name."""
     knobs: dict[str, Component] = {}
     with gr.Accordion("Advanced", open=False):
-        prior = gr.Dropdown(
-            list(presets.PRIORS), value=PRIOR, label="Prior", info=f"The diffusion model; all but {PRIOR} want a GPU"
-        )
+        info = f"The diffusion model; auto takes the best within reach, all but {PRIOR} want a GPU"
+        prior = gr.Dropdown(list(PRIOR_NAMES), value=PRIOR, label="Prior", info=info)
+        knobs |= {name: knob.widget(values[name]) for name, knob in METHOD.items()}
         with gr.Tabs():
-            for title, group in {"Schedule": SCHEDULING, "Guidance": GUIDING, "Rendering": RENDERING}.items():
+            groups = {"Schedule": SCHEDULING, "Guidance": GUIDING, "Rendering": RENDERING, "Memory": LOADING}
+            for title, group in groups.items():
                 with gr.Tab(title), gr.Row(elem_classes="dt-knobs"):
                     for name, knob in group.items():
                         knobs[name] = knob.widget(values[name], min_width=150, visible=name not in ("fixed_t", "table"))
@@ -175,8 +202,8 @@ def stage() -> dict[str, Any]:
     return {**watched, "results": results, **files}
 
 
-def lay_out(server: Server) -> TextTab:
-    """Build the tab, with nothing connected yet."""
+def lay_out(server: Server, banner: gr.HTML) -> TextTab:
+    """Build the tab, with nothing connected yet; the banner above it tells which prior is in use."""
     with gr.Row(elem_classes="dt-columns"):
         with gr.Column(scale=4, min_width=320):
             left = controls(server)
@@ -184,4 +211,4 @@ def lay_out(server: Server) -> TextTab:
             right = stage()
     # The secret hides nothing: a browser's own run ids are no secret to it. Without one they are lost at every restart.
     last_run = gr.BrowserState("", storage_key="dreamtime-last-run", secret="dreamtime")
-    return TextTab(**left, **right, current=gr.State(""), last_run=last_run)
+    return TextTab(banner, **left, **right, current=gr.State(""), last_run=last_run)

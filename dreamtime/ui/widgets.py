@@ -7,15 +7,18 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import gradio as gr
 
 from dreamtime import objectives, presets
+from dreamtime.methods import METHODS
 from dreamtime.presets import Settings, one_of, within
 from dreamtime.prompts import MAX_PROMPT_CHARACTERS, checked_prompt
 
 PRESET_NAMES = tuple(presets.PRESETS["cpu"])
+PRIOR_NAMES = ("auto", *presets.PRIORS)
 MAX_SEED = 2**31 - 1  # what a browser's number holds exactly, and more than enough
 
 
@@ -134,7 +137,28 @@ RENDERING: dict[str, Knob] = {
     "ambient": Knob("Ambient light", "Its mean share of the light", real, 0, 1),
 }
 
-KNOBS: dict[str, Knob] = SCHEDULING | GUIDING | RENDERING
+LOADING: dict[str, Knob] = {
+    "memory": Knob("Memory", "How sparing the prior is", short_text, names=presets.MEMORIES),
+    "attention": Knob("Attention", "Fused is quick; sliced is for GPUs without it", short_text, names=presets.ATTENTIONS),
+}
+
+METHOD: dict[str, Knob] = {
+    "method": Knob("Method", "Whose schedule, objective and numbers to start from", short_text, names=tuple(METHODS))
+}
+"""No setting but the start of them all: what other knobs say wins."""
+
+KNOBS: dict[str, Knob] = SCHEDULING | GUIDING | RENDERING | LOADING | METHOD
+
+
+@lru_cache(maxsize=1)
+def automatic_prior() -> tuple[str, str]:
+    """What `auto` means on this machine, and why; found out once, since the network may be asked."""
+    return presets.resolve_prior("auto", presets.resolve_device("auto"))
+
+
+def resolved(prior: str) -> str:
+    """The prior of that name in the menu."""
+    return automatic_prior()[0] if prior == "auto" else prior
 
 
 def checked_choices(choices: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,13 +169,13 @@ def checked_choices(choices: Mapping[str, Any]) -> dict[str, Any]:
 def settings_of(prompt: Any, preset: Any, prior: Any, seed: Any, choices: Mapping[str, Any]) -> Settings:
     """What was chosen, as settings; raises ValueError with one clear sentence. A prior is a name of the menu, never a path."""
     one_of("preset", str(preset), PRESET_NAMES)
-    one_of("prior", str(prior), presets.PRIORS)
+    one_of("prior", str(prior), PRIOR_NAMES)
     within("seed", whole("seed", seed), 0, MAX_SEED)
     changes = checked_choices(choices)
-    return presets.preset(preset, prior=prior, prompt=checked_prompt(prompt), seed=whole("seed", seed), **changes)
+    return presets.preset(preset, prior=resolved(prior), prompt=checked_prompt(prompt), seed=whole("seed", seed), **changes)
 
 
-def preset_values(preset: str, prior: str) -> dict[str, Any]:
+def preset_values(preset: str, prior: str, method: str = "dreamtime") -> dict[str, Any]:
     """What the widgets show for a preset, by name."""
-    settings = vars(presets.preset(preset, prior=prior))
-    return {name: spelled(settings[name]) for name in KNOBS}
+    values = {**vars(presets.preset(preset, prior=resolved(prior), method=method)), "method": method}
+    return {name: spelled(values[name]) for name in KNOBS}

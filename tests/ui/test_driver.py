@@ -7,6 +7,7 @@ import gradio as gr
 import pytest
 
 from dreamtime import presets, runs
+from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.runs import Frame, Run, RunError
 from dreamtime.ui import driver
 
@@ -99,3 +100,21 @@ def test_the_slice_reports_errors_in_the_form_that_crosses_processes(tmp_path: P
     with pytest.raises(gr.Error, match="no run with this id") as refusal:
         list(driver.gpu_slice(str(tmp_path), "0" * 32, 1.0))
     assert refusal.value.title == driver.RUN_ERROR
+
+
+def test_a_prior_that_is_not_to_be_had_is_told_apart(run: Run, on_disk: Callable[..., Disk]) -> None:
+    on_disk([(0, gr.Error("'owner/model' is not on the Hub.", title=driver.PRIOR_ERROR))])
+    with pytest.raises(driver.PriorUnavailable, match="is not on the Hub"):
+        list(driver.drive(run))
+
+
+def test_the_slice_says_when_it_is_the_prior(monkeypatch, tmp_path: Path) -> None:
+    def work(run: Run, seconds: float) -> Iterator[Frame]:
+        raise ModelUnavailable("owner/model", "is not on the Hub")
+        yield
+
+    monkeypatch.setattr(runs, "open_run", lambda root, run_id: None)
+    monkeypatch.setattr(runs, "work", work)
+    with pytest.raises(gr.Error, match="'owner/model' is not on the Hub") as refusal:
+        list(driver.gpu_slice(str(tmp_path), "0" * 32, 1.0))
+    assert refusal.value.title == driver.PRIOR_ERROR

@@ -84,6 +84,7 @@ def test_header_and_footer_are_well_formed_and_fetch_nothing() -> None:
         ElementTree.fromstring(html)
         assert "src=" not in html
         assert "url(http" not in html
+    assert "<b>" not in unescape(panels.header("toybox", "cpu", "&lt;b>")).split("dt-why")[0].split("<h1>")[0]
     assert "24 hours" in panels.footer(24.0)
 
 

@@ -9,9 +9,10 @@ from dreamtime import presets, runs
 from dreamtime.runs import Result, Run
 from dreamtime.timesteps import Timetable, fixed_table
 from dreamtime.toybox.known import unknown_words
+from dreamtime.ui import text_layout
 from dreamtime.ui.schedule_tab import comparison, table_csv
 from dreamtime.ui.server import Pace, Server, server_from_environment
-from dreamtime.ui.text_layout import example_pictures, example_prompts, preset_choices
+from dreamtime.ui.text_layout import banner_of, example_pictures, example_prompts, preset_choices
 
 
 def test_the_environment_chooses_folder_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +58,28 @@ def test_the_presets_say_their_time_once_it_is_measured(tmp_path: Path) -> None:
     server.pace.done = True
     assert preset_choices(server, "toybox")[:2] == [("Draft · about 30 s", "draft"), ("Standard", "standard")]
     assert preset_choices(server, "stable-diffusion-1.5")[0] == ("Draft", "draft")
+
+
+def test_the_presets_say_their_memory_where_there_is_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "about 12 GB of GPU memory at the peak (prior 2)"
+    monkeypatch.setattr(text_layout, "memory_foretold", lambda settings: words if settings.prior != "toybox" else "")
+    server = Server(tmp_path, 24.0, Pace())
+    assert preset_choices(server, "stable-diffusion-1.5")[0] == ("Draft · about 12 GB", "draft")
+    assert preset_choices(server, "toybox")[0] == ("Draft · measuring…", "draft")
+
+
+def test_a_method_that_the_prior_cannot_serve_leaves_the_presets_their_names(tmp_path: Path) -> None:
+    choices = preset_choices(Server(tmp_path, 24.0, Pace()), "stable-diffusion-xl", "prolificdreamer")
+    assert choices == [("Draft", "draft"), ("Standard", "standard"), ("High", "high")]
+
+
+@pytest.mark.no_cuda
+def test_the_banner_says_which_prior_and_device_and_why() -> None:
+    assert "embedded, so it needs no network" in banner_of("toybox")
+    assert "<b>stable-diffusion-1.5</b>" in banner_of("stable-diffusion-1.5")
+    automatic = banner_of("auto")
+    for told in ("<b>toybox</b>", "<b>cpu,", "there is no GPU, so the embedded model is used"):
+        assert told in automatic
 
 
 def test_the_embedded_prior_knows_every_example() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dreamtime import presets
-from dreamtime.ui.widgets import KNOBS, PRESET_NAMES, preset_values, settings_of
+from dreamtime.ui.widgets import KNOBS, PRESET_NAMES, PRIOR_NAMES, preset_values, settings_of
 
 
 def made(**choices: Any) -> presets.Settings:
@@ -47,12 +47,30 @@ def test_choices_arrive_in_the_settings_with_their_types() -> None:
         ({"negative_prompt": 5}, "The negative prompt must be text of up to 400 characters."),
         ({"schedule": "nearest"}, "Unknown schedule 'nearest'"),
         ({"weighting": ["sds"]}, "Unknown weighting"),
+        ({"method": "magic"}, "Unknown method"),
+        ({"memory": "tiny"}, "Unknown memory"),
+        ({"attention": 5}, "Unknown attention"),
     ],
     ids=lambda value: str(value)[:30],
 )
 def test_nonsense_is_refused(choices: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         made(**choices)
+
+
+def test_a_method_turns_the_other_knobs_and_they_win_over_it() -> None:
+    shown = preset_values("draft", "toybox", "prolificdreamer")
+    assert (shown["method"], shown["schedule"], shown["objective"]) == ("prolificdreamer", "prolificdreamer", "vsd")
+    turned = settings_of("a red cube", "draft", "toybox", 0, shown | {"objective": "sds", "guidance_scale": 10.0})
+    assert (turned.schedule, turned.objective, turned.guidance_scale) == ("prolificdreamer", "sds", 10)
+    assert made(method="hifa").schedule == "hifa"
+
+
+@pytest.mark.no_cuda
+def test_the_automatic_prior_is_in_the_menu() -> None:
+    assert PRIOR_NAMES[0] == "auto"
+    assert settings_of("a red cube", "draft", "auto", 7, {}) == made()
+    assert preset_values("draft", "auto") == preset_values("draft", "toybox")
 
 
 @pytest.mark.parametrize("prior", ["/etc", "../weights", "owner/model", None, ["toybox"]])

@@ -1,0 +1,134 @@
+"""Held-out objects from one picture each: the reference view against the picture, the mesh against the truth.
+
+    python -m benchmarks.image_to_3d --preset standard --objects 20
+
+Each object's picture goes through the same door as anybody's: a PNG on grey, its background removed, centred. Appends one row
+per run to `image_to_3d.csv` beside this file (a run that is there is not repeated), then writes the summary `image_to_3d.md`
+and the sheet `image_to_3d.png`: picture, reference view of the result, two more sides.
+"""
+
+import argparse
+import csv
+import math
+import time
+from pathlib import Path
+from statistics import mean, median
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dreamtime import image_to_3d, meshes, preprocess
+from dreamtime.cameras import orbit
+from dreamtime.evaluation.geometry import score
+from dreamtime.image_to_3d import reference_camera_of
+from dreamtime.presets import Settings
+from dreamtime.references import psnr
+from dreamtime.toybox.novel_views import Viewpoints, pictures_from
+from dreamtime.toybox.world import Object, held_out_objects
+from dreamtime.turntable import render_textured
+
+HERE = Path(__file__).parent
+FIELDS = ("object", "preset", "steps", "seed", "elevation", "psnr", "iou", "iou_scaled", "seconds")
+ELEVATION = 20.0  # degrees
+SOURCE_SIZE = 256  # pixels
+
+
+def picture_of(what: Object) -> Image.Image:
+    """The object before white, as somebody would send it."""
+    place = torch.tensor([[math.radians(ELEVATION)]])
+    image = pictures_from([what], Viewpoints(place, 0 * place, 1.9 + 0 * place), SOURCE_SIZE)[0][0, 0]
+    return Image.fromarray((image * 255 + 0.5).byte().numpy())
+
+
+def one_run(settings: Settings, what: Object, picture: Path) -> dict[str, object]:
+    """Optimise, extract, score, and keep a strip: the reference, the same view of the result, its left and its back."""
+    started = time.monotonic()
+    reference = preprocess.process(picture_of(what), SOURCE_SIZE, image_to_3d.foreground_ratio(settings.prior))
+    dream = image_to_3d.image_to_3d(settings, reference)
+    for _ in dream.steps(0):
+        pass
+    mesh = meshes.extract(dream.scene.representation, settings.mesh_resolution, max_faces=settings.faces).mesh
+    textured = meshes.texture(dream.scene.representation, mesh, settings.texture_size)
+    seconds = time.monotonic() - started
+    camera = reference_camera_of(settings)(SOURCE_SIZE)
+    shown = dream.scene.preview(camera).image[0]
+    result = score(mesh, what)
+    turn = torch.tensor([0.5, 1.0]) * math.pi
+    lens, distance = camera.fov_y.expand(2), torch.full((2,), sum(settings.distance) / 2)
+    sides = render_textured(textured, orbit(0 * turn + math.radians(ELEVATION), turn, distance, lens, SOURCE_SIZE, SOURCE_SIZE))
+    strip: list[Tensor] = [reference.image, shown, *sides.image]
+    Image.fromarray((torch.cat(strip, dim=1).clamp(0, 1) * 255).byte().numpy()).resize((512, 128)).save(picture)
+    return {
+        "psnr": f"{psnr(shown, reference.image):.2f}",
+        "iou": f"{result.iou:.4f}",
+        "iou_scaled": f"{result.iou_scaled:.4f}",
+        "seconds": f"{seconds:.1f}",
+    }
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def summary(rows: list[dict[str, str]]) -> str:
+    """One line per preset, and how often the targets are met."""
+    lines = [
+        "| preset | steps | objects | reference PSNR, mean | at least 22 dB | IOU, mean | IOU after scaling | seconds, median |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for key in dict.fromkeys((row["preset"], row["steps"]) for row in rows):
+        of_key = [row for row in rows if (row["preset"], row["steps"]) == key]
+
+        def values(name: str, of_key: list[dict[str, str]] = of_key) -> list[float]:
+            return [float(row[name]) for row in of_key]
+
+        enough = mean(value >= 22 for value in values("psnr"))
+        lines.append(
+            f"| {key[0]} | {key[1]} | {len(of_key)} | {mean(values('psnr')):.1f} dB | {enough:.0%} | {mean(values('iou')):.3f} |"
+            f" {mean(values('iou_scaled')):.3f} | {median(values('seconds')):.0f} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="standard")
+    parser.add_argument("--objects", type=int, default=20, help="of the held-out set (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=HERE / "image_to_3d")
+    arguments = parser.parse_args()
+    table, pictures = arguments.output.with_suffix(".csv"), arguments.output.with_name(f"{arguments.output.name}-pictures")
+    pictures.mkdir(parents=True, exist_ok=True)
+    settings = image_to_3d.image_preset(arguments.preset, "cpu", elevation=ELEVATION, seed=arguments.seed)
+    kept = {"preset": arguments.preset, "steps": settings.steps, "seed": arguments.seed, "elevation": ELEVATION}
+    strips = []
+    for what in held_out_objects(arguments.objects):
+        name = what.caption
+        picture = pictures / f"{name.replace(' ', '-')}-{arguments.preset}.png"
+        strips.append(picture)
+        same = {"object": name, **{key: str(value) for key, value in kept.items()}}
+        if any(same.items() <= row.items() for row in rows_of(table)):
+            continue
+        row = {"object": name, **kept, **one_run(settings, what, picture)}
+        print(row, flush=True)
+        new = not table.exists()
+        with table.open("a", newline="") as file:
+            writer = csv.DictWriter(file, FIELDS)
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+    arguments.output.with_suffix(".md").write_text(summary(rows_of(table)), encoding="utf-8")
+    images = [Image.open(strip) for strip in strips]
+    half = (len(images) + 1) // 2
+    sheet = Image.new("RGB", (2 * 512, 128 * half), "white")
+    for index, image in enumerate(images):
+        sheet.paste(image, (512 * (index // half), 128 * (index % half)))
+    sheet.save(arguments.output.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

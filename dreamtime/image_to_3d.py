@@ -1,0 +1,192 @@
+"""A run from a picture: each step shows the scene as the picture does and from somewhere new (Zero-1-to-3, section 3.3).
+
+The reference view is held to the picture's colours and outline; the novel views are distilled from a prior that has seen the
+picture, its timesteps from the run's schedule, and from a second one that reads the prompt, if the run has both.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from dreamtime import distillation, references, regularizers
+from dreamtime.distillation import Weighting
+from dreamtime.generation import optimise
+from dreamtime.objectives import OBJECTIVES
+from dreamtime.preprocess import Reference
+from dreamtime.presets import (
+    BUILDING,
+    PRESETS,
+    WEIGHTINGS,
+    Dream,
+    Scene,
+    Settings,
+    asking_of,
+    build_scene,
+    camera_range,
+    dtype_of,
+    load_embed,
+    load_prior,
+    one_of,
+    regularizers_of,
+    resolve_device,
+    timetable_of,
+    weighted,
+)
+from dreamtime.priors.hub import MODELS
+from dreamtime.renderers import normals_by_differences
+from dreamtime.toybox.novel_views import FIELD_OF_VIEW
+from dreamtime.types import Cameras, Condition, DiffusionPrior, NoisePredictor, Objective, Regularizer, Rendering, Step
+
+PRIORS: dict[str, str] = {name: model.places[0] for name, model in MODELS.items() if model.reads == "image"}
+"""The models that are shown a picture, and where each is looked for first."""
+
+EMBEDDED = "toybox-zero123"
+
+# What a run from a picture changes in a preset. The picture's own light is in its colours, so nothing else shades the scene.
+SHOWN: dict[str, Any] = {
+    "task": "image",
+    "background": "white",
+    "albedo_share": 1.0,
+    "guidance_scale": 3.0,
+    "opacity": 0.0,
+}
+CHANGES: dict[str, dict[str, Any]] = {
+    "cpu": {
+        **SHOWN,
+        "prior": EMBEDDED,
+        "distance": (1.9, 1.9),
+        "field_of_view": (math.degrees(FIELD_OF_VIEW),) * 2,  # the embedded model's, and Zero-1-to-3's own
+        "rgb": 500.0,
+        "mask": 500.0,
+    },
+    # threestudio's zero123.yaml: weights, lens and distance; its distillation weight of 0.1 divides all others here.
+    "gpu": {
+        **SHOWN,
+        "steps": 600,
+        "views": 4,
+        "resolution": 256,
+        "doublings": 2,
+        "distance": (3.8, 3.8),
+        "field_of_view": (20.0, 20.0),
+        "rgb": 5000.0,
+        "mask": 500.0,
+        "normal_smoothness": 80.0,
+        "normal_smoothness_3d": 80.0,
+        "orientation": 10.0,
+        "opacity": 1.0,
+    },
+}
+SHARE_OF_STEPS = {"draft": 0.5, "standard": 1.0, "high": 2.0}  # of those above, with a large prior
+
+
+def foreground_ratio(prior: str) -> float:
+    """How much of the picture's side an object is to fill, as the model was taught."""
+    return 0.75 if prior == EMBEDDED else 0.85
+
+
+def image_preset(name: str, device: str = "auto", prior: str = EMBEDDED, **changes: Any) -> Settings:
+    """The preset of that name for a run from a picture, with some settings changed. Raises ValueError."""
+    device = resolve_device(device)
+    size = "cpu" if prior == EMBEDDED else "gpu"
+    own = CHANGES[size]
+    start = PRESETS[size][one_of("preset", name, PRESETS[size])]
+    steps = {"steps": int(SHARE_OF_STEPS[name] * own["steps"])} if "steps" in own else {}
+    return replace(start, **{"prompt": "", **own, **steps, "prior": prior, "device": device, **changes})
+
+
+@dataclass(frozen=True)
+class Showing:
+    """Whom an objective asks, shown which picture, and how loudly: what `objectives.Asking` is for texts."""
+
+    prior: DiffusionPrior
+    condition: Condition
+    guidance_scale: float
+    weighting: Weighting
+
+    @property
+    def guided(self) -> NoisePredictor:
+        """eps_hat."""
+        return distillation.classifier_free(self.prior, self.condition, self.guidance_scale)
+
+
+def both(first: Objective, second: Objective, weight: float) -> Objective:
+    """The first plus `weight` times the second: two priors guide one scene (Magic123, Eq. 4)."""
+
+    def loss(rendering: Rendering, cameras: Cameras, t: int, progress: float, generator: Generator) -> Float[Tensor, ""]:
+        told, shown = (each(rendering, cameras, t, progress, generator) for each in (first, second))
+        return told + weight * shown
+
+    return loss
+
+
+def reference_camera_of(settings: Settings) -> Callable[[int], Cameras]:
+    """The picture's camera at any resolution: in front of the object, in the middle of the run's distances and lenses."""
+    distance, lens = sum(settings.distance) / 2, math.radians(sum(settings.field_of_view) / 2)
+    return lambda size: references.reference_camera(math.radians(settings.elevation), distance, lens, size)
+
+
+def terms_of(settings: Settings, scene: Scene, reference: Reference) -> dict[str, Regularizer]:
+    """The picture's terms, then the regularizers, those with a weight above zero."""
+    terms = {
+        "rgb": (references.rgb_fidelity(reference.image), settings.rgb),
+        "mask": (references.mask_fidelity(reference.mask), settings.mask),
+        "3D normal smoothness": (
+            regularizers.normal_smoothness_3d(lambda points: normals_by_differences(scene.representation.density, points)),
+            settings.normal_smoothness_3d,
+        ),
+    }
+    return {name: weighted(term, weight) for name, (term, weight) in terms.items() if weight > 0} | regularizers_of(settings)
+
+
+def compose(
+    settings: Settings, prior: DiffusionPrior, condition: Condition, reference: Reference, told: Objective | None
+) -> Dream:
+    """A run's parts around a prior that has seen the picture; `told` is the objective of the prior that reads the prompt."""
+    generator = Generator().manual_seed(settings.seed)
+    scene = build_scene(settings, torch.device(settings.device), generator)
+    table = timetable_of(settings, prior.alphas_cumprod)
+    showing = Showing(prior, condition, settings.guidance_scale, WEIGHTINGS[settings.weighting])
+    objective = OBJECTIVES[settings.objective](showing)
+    if told is not None:
+        objective = both(objective, told, settings.text_weight)
+    objective = references.of_novel_views(objective)
+    optimizer = torch.optim.Adam(scene.parameters, betas=(0.9, 0.99), eps=settings.adam_epsilon)
+    terms = terms_of(settings, scene, reference)
+    cameras = references.with_reference(
+        reference_camera_of(settings),
+        settings.views,
+        camera_range(settings),
+        lambda progress: references.growing(settings.resolution, settings.doublings, progress),
+    )
+
+    def steps(done: int) -> Iterator[Step]:
+        return optimise(cameras, scene.render, table, objective, terms, optimizer, settings.steps, generator, done)
+
+    return Dream(scene, table, optimizer, generator, steps)
+
+
+def told_by(settings: Settings) -> Objective:
+    """The objective of the prior that reads the prompt."""
+    second = replace(settings, task="text", prior=settings.text_prior)
+    embed = load_embed(second)
+    asking = asking_of(second, load_prior(second.source, second.device, second.options), embed)
+    return OBJECTIVES["sds"](asking)
+
+
+def image_to_3d(settings: Settings, reference: Reference) -> Dream:
+    """A run from a picture: look at it, load the prior, build the scene. Raises `ModelUnavailable`."""
+    from dreamtime.priors import loading  # diffusers takes seconds to import: only when a prior is needed
+
+    with BUILDING:
+        told = told_by(settings) if settings.text_prior else None
+        device, dtype = torch.device(settings.device), dtype_of(settings.device)
+        look = loading.load_image_encoder(settings.source, device, dtype, settings.options)
+        condition = look(reference.image, reference_camera_of(settings)(settings.resolution))
+        del look  # a large image encoder is gone before the denoiser comes
+        prior = load_prior(settings.source, settings.device, settings.options)
+        return compose(settings, prior, condition, reference, told)

@@ -1,0 +1,84 @@
+"""Several pictures of one object from known places: what the embedded Zero123 learns from, and is measured on."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Generator, Tensor
+
+from dreamtime.cameras import orbit
+from dreamtime.shading import headlight
+from dreamtime.toybox.pictures import RESOLUTION, render
+from dreamtime.toybox.world import Object, random_object
+from dreamtime.types import Cameras
+
+FIELD_OF_VIEW = math.radians(49.1)  # Zero-1-to-3's own
+NEAREST, FARTHEST = 1.6, 2.2  # scene units
+LOWEST, HIGHEST = math.radians(-10), math.radians(80)
+USUAL = math.radians(45)  # most cameras stand lower than this
+HIGH_SHARE = 0.2  # of the cameras stand above USUAL
+VIEWS_OF_EACH = 4
+
+
+@dataclass(frozen=True)
+class Viewpoints:
+    """Where the cameras of N objects stand, K each: radians and scene units."""
+
+    elevation: Float[Tensor, "N K"]
+    azimuth: Float[Tensor, "N K"]
+    distance: Float[Tensor, "N K"]
+
+    def cameras(self, resolution: int = RESOLUTION) -> Cameras:
+        """All of them in one row, those of an object side by side."""
+        count = self.elevation.numel()
+        angles = (self.elevation.reshape(-1), self.azimuth.reshape(-1), self.distance.reshape(-1))
+        return orbit(*angles, torch.full((count,), FIELD_OF_VIEW), resolution, resolution)
+
+
+@dataclass(frozen=True)
+class NovelViews:
+    """Pictures before white, with the places they were taken from."""
+
+    images: UInt8[Tensor, "N K H W 3"]
+    viewpoints: Viewpoints
+    objects: list[Object]
+
+
+def random_viewpoints(count: int, views: int, generator: Generator) -> Viewpoints:
+    """All places independent of one another, so that every relative pose occurs."""
+
+    def uniform(low: float, high: float) -> Float[Tensor, "N K"]:
+        return low + (high - low) * torch.rand(count, views, generator=generator)
+
+    high = torch.rand(count, views, generator=generator) < HIGH_SHARE
+    elevation = torch.where(high, uniform(USUAL, HIGHEST), uniform(LOWEST, USUAL))
+    return Viewpoints(elevation, uniform(0.0, 2 * math.pi), uniform(NEAREST, FARTHEST))
+
+
+def pictures_from(
+    objects: Sequence[Object], viewpoints: Viewpoints, resolution: int = RESOLUTION
+) -> tuple[Float[Tensor, "N K H W 3"], Float[Tensor, "N K H W 1"]]:
+    """Pictures of objects of one shape, lit from the camera, before white, and what of each pixel they cover."""
+    count, views = viewpoints.elevation.shape
+    cameras = viewpoints.cameras(resolution)
+    repeated = [what for what in objects for _ in range(views)]
+    images, cover = render(repeated, cameras, headlight(cameras), torch.ones(len(repeated), 3))
+    return images.unflatten(0, (count, views)), cover.unflatten(0, (count, views))
+
+
+def draw_novel_views(count: int, generator: Generator) -> NovelViews:
+    """Random objects that are not held out, from `VIEWS_OF_EACH` random places each."""
+    objects = [random_object(generator) for _ in range(count)]
+    rows_of_shape: dict[tuple[str, ...], list[int]] = {}
+    for row, what in enumerate(objects):
+        rows_of_shape.setdefault(what.shape, []).append(row)
+    viewpoints = random_viewpoints(count, VIEWS_OF_EACH, generator)
+    images = torch.zeros(count, VIEWS_OF_EACH, RESOLUTION, RESOLUTION, 3, dtype=torch.uint8)
+    for rows in rows_of_shape.values():
+        for chunk in torch.tensor(rows).split(4):
+            of_chunk = Viewpoints(viewpoints.elevation[chunk], viewpoints.azimuth[chunk], viewpoints.distance[chunk])
+            pictures, _ = pictures_from([objects[row] for row in chunk.tolist()], of_chunk)
+            images[chunk] = (pictures * 255 + 0.5).to(torch.uint8)
+    return NovelViews(images, viewpoints, objects)

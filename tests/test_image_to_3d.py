@@ -1,0 +1,90 @@
+"""A run from a picture: its terms, its determinism, and what it refuses."""
+
+import pytest
+import torch
+
+from dreamtime import image_to_3d, presets
+from dreamtime.preprocess import Reference
+from dreamtime.references import reference_camera
+from dreamtime.types import Rendering
+from tests.fakes import GaussianPrior
+
+
+def settings(**changes):
+    small = {"task": "image", "prompt": "", "steps": 6, "views": 2, "resolution": 16, "samples_per_ray": 16}
+    terms = {"rgb": 100.0, "mask": 100.0, "background": "white", "albedo_share": 1.0, "schedule": "uniform"}
+    lens = {"distance": (1.9, 1.9), "field_of_view": (49.1, 49.1), "learning_rate": 0.05}
+    return presets.Settings(**{**small, **terms, **lens, **changes})
+
+
+def red_disc(side: int = 32) -> Reference:
+    along = torch.linspace(-1, 1, side)
+    inside = ((along[:, None] ** 2 + along[None] ** 2) < 0.3).float()[..., None]
+    return Reference(inside * torch.tensor([0.9, 0.1, 0.1]) + (1 - inside), inside, ())
+
+
+def prior() -> GaussianPrior:
+    return GaussianPrior(torch.zeros(3, 1, 1))
+
+
+def nothing(cameras):
+    return torch.zeros(len(cameras), 1, 1), torch.zeros(len(cameras), 1, 1)
+
+
+def steps_of(chosen):
+    return list(image_to_3d.compose(chosen, prior(), nothing, red_disc(), None).steps(0))
+
+
+def test_every_step_shows_the_reference_and_the_novel_views():
+    (first, *_), last = (steps := steps_of(settings())), steps[-1]
+    assert {"distillation", "rgb", "mask"} <= first.losses.keys()
+    assert len(first.cameras) == 1 + 2
+    assert torch.equal(first.cameras.camera_to_world[0], last.cameras.camera_to_world[0])
+    assert not torch.equal(first.cameras.camera_to_world[1], last.cameras.camera_to_world[1])
+
+
+def test_the_scene_comes_to_show_the_picture():
+    steps = steps_of(settings(steps=40, mask=3000.0, rgb=3000.0, guidance_scale=1.0))
+    assert steps[-1].losses["rgb"] < 0.5 * steps[0].losses["rgb"]
+    assert steps[-1].losses["mask"] < 0.5 * steps[0].losses["mask"]
+
+
+def test_the_same_seed_gives_the_same_steps():
+    assert [step.loss for step in steps_of(settings())] == [step.loss for step in steps_of(settings())]
+
+
+def test_resolution_doubles_on_the_way():
+    sizes = [step.rendering.image.shape[1] for step in steps_of(settings(resolution=32, doublings=1))]
+    assert sizes == [16, 16, 32, 32, 32, 32]
+
+
+def test_a_second_objective_is_added_with_its_weight():
+    def constant(value):
+        return lambda rendering, cameras, t, progress, generator: torch.tensor(value)
+
+    total = image_to_3d.both(constant(2.0), constant(3.0), 0.5)
+    picture, cameras = torch.zeros(1, 2, 2, 3), reference_camera(0.0, 2.0, 0.8, 2)
+    shown = Rendering(picture, picture[..., :1], picture[..., :1], picture)
+    assert total(shown, cameras, 1, 0.0, torch.Generator()).item() == 3.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"objective": "vsd"}, "compare texts"),
+        ({"guidance": "perp-neg"}, "compare texts"),
+        ({"text_prior": "toybox"}, "needs a prompt"),
+        ({"elevation": 95.0}, "elevation must lie between"),
+        ({"field_of_view": (70.0, 40.0)}, "field of view needs"),
+        ({"task": "sound"}, "Unknown task"),
+        ({"resolution": 16, "doublings": 4}, "first steps"),
+    ],
+)
+def test_nonsense_is_refused_with_the_reason(changes, reason):
+    with pytest.raises(ValueError, match=reason):
+        settings(**changes)
+
+
+def test_a_text_run_still_needs_its_prompt():
+    with pytest.raises(ValueError, match="prompt is empty"):
+        presets.Settings("")

@@ -1,0 +1,439 @@
+import io
+import math
+import struct
+import sys
+import types
+import zlib
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from scipy import ndimage
+from torch import Generator
+
+from dreamtime import preprocess
+from dreamtime.cameras import orbit
+from dreamtime.preprocess import (
+    LONG_SIDE,
+    BadPicture,
+    Reference,
+    centred,
+    cut_out,
+    load_reference,
+    object_mask,
+    on_checkerboard,
+    process,
+    read_picture,
+    save_reference,
+)
+from dreamtime.shading import sample_light
+from dreamtime.toybox.pictures import render
+from dreamtime.toybox.world import random_object
+
+
+@pytest.fixture(autouse=True)
+def without_rembg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test meets the weights that someone may have."""
+    monkeypatch.setenv("U2NET_HOME", str(tmp_path / "nowhere"))
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds next to nothing."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+
+
+def sticker(width: int = 80, height: int = 60, box: tuple[int, int, int, int] = (10, 20, 50, 40)) -> Image.Image:
+    """An opaque red box on nothing; `box` is left, top, right, bottom, the last two outside it."""
+    image = Image.new("RGBA", (width, height), (0, 0, 255, 0))
+    image.paste((200, 30, 20, 255), box)
+    return image
+
+
+def photo(size: int = 128) -> Image.Image:
+    """A red disc before a grey gradient."""
+    grey = np.linspace(150, 220, size)[:, None, None].repeat(size, 1).repeat(3, 2)
+    image = Image.fromarray(grey.astype(np.uint8))
+    ImageDraw.Draw(image).ellipse((size // 4, size // 4, 3 * size // 4, 3 * size // 4), fill=(200, 30, 20))
+    return image
+
+
+def pixels(source: preprocess.Source) -> np.ndarray:
+    return np.asarray(read_picture(source).image)
+
+
+# -- bad input: one sentence each
+
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+PNG, JPEG = encoded(NOISE), encoded(NOISE, "JPEG")
+SVG = b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"><rect width="9" height="9"/></svg>'
+NOT_A_NUMBER = Image.fromarray(np.full((20, 20), np.nan, dtype=np.float32))
+
+BAD: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "is empty"),
+    "text": (b"a picture of a red cube\n", "holds text, whatever its name says"),
+    "svg": (SVG, "SVG drawing"),
+    "random bytes": (bytes(range(256)) * 4, "no known format"),
+    "another format": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n\0", "no known format"),
+    "truncated png": (PNG[: len(PNG) // 2], "damaged or cut off"),
+    "truncated jpeg": (JPEG[: len(JPEG) // 2], "damaged or cut off"),
+    "corrupt png": (PNG[:60] + bytes(200) + PNG[260:], "damaged"),
+    "only a signature": (PNG[:8], "no known format"),
+    "one pixel": (encoded(Image.new("RGB", (1, 1))), "at least 16 pixels per side.*1 × 1"),
+    "one row": (encoded(Image.new("RGB", (400, 15))), "at least 16 pixels per side.*400 × 15"),
+    "a ribbon": (encoded(Image.new("RGB", (2000, 16))), "at most 32 times as long as wide.*2000 × 16"),
+    "100 megapixels": (png_header(10_000, 10_000), "at most 80 megapixels"),
+    "just too many": (png_header(8_944, 8_945), "at most 80 megapixels.*8944 × 8945"),
+    "a bomb": (png_header(2**30, 2**30), "at most 80 megapixels"),
+    "no numbers": (encoded(NOT_A_NUMBER, "TIFF"), "finite"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_are_refused_with_one_sentence(name: str, tmp_path: Path):
+    data, words = BAD[name]
+    path = tmp_path / "photo.png"
+    path.write_bytes(data)
+    for source in (data, path, str(path)):
+        with pytest.raises(BadPicture, match=words) as refusal:
+            read_picture(source)
+        sentence = str(refusal.value)
+        assert sentence.endswith(".")
+        assert sentence[0].isupper()
+        assert "\n" not in sentence
+        assert str(tmp_path) not in sentence
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path):
+    for path in (tmp_path / "photo.png", tmp_path):
+        with pytest.raises(BadPicture, match=r"there is no file"):
+            read_picture(path)
+
+
+def test_an_opened_picture_is_checked_like_a_file():
+    with pytest.raises(BadPicture, match="at least 16 pixels"):
+        read_picture(Image.new("RGB", (1, 1)))
+    with pytest.raises(BadPicture, match="damaged or cut off"):
+        read_picture(Image.open(io.BytesIO(PNG[: len(PNG) // 2])))
+
+
+@pytest.mark.parametrize("mode", ["auto", "always", "never"])
+def test_a_fully_transparent_picture_is_refused(mode: preprocess.RemoveBackground):
+    with pytest.raises(BadPicture, match="fully transparent"):
+        process(Image.new("RGBA", (64, 64), (255, 0, 0, 0)), 32, remove_background=mode)
+
+
+def shades(low: int, high: int) -> Image.Image:
+    return Image.fromarray(np.tile(np.linspace(low, high, 96).astype(np.uint8)[:, None, None], (1, 96, 3)))
+
+
+@pytest.mark.parametrize(
+    "nothing", [Image.new("RGB", (96, 96), (40, 90, 200)), shades(60, 220), NOISE], ids=["flat", "gradient", "noise"]
+)
+def test_where_nothing_stands_out_there_is_no_object(nothing: Image.Image):
+    with pytest.raises(BadPicture, match="Nothing in the picture stands out"):
+        process(nothing, 32)
+
+
+@pytest.mark.parametrize("ratio", [0.29, 1.01, -1.0, math.nan])
+def test_a_foreground_ratio_outside_its_range_is_refused(ratio: float):
+    with pytest.raises(ValueError, match=r"from 0.3 to 1, got"):
+        centred(sticker(), 32, ratio)
+
+
+def test_a_resolution_too_small_is_refused():
+    with pytest.raises(ValueError, match="at least 16, got 8"):
+        centred(sticker(), 8)
+
+
+# -- memory
+
+
+def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(monkeypatch: pytest.MonkeyPatch):
+    large = encoded(Image.new("RGB", (8_000, 4_000), (10, 200, 90)), "JPEG")
+    decoded_sizes = list[tuple[int, int]]()
+    reduced = preprocess.reduced
+    monkeypatch.setattr(preprocess, "reduced", lambda image: decoded_sizes.append(image.size) or reduced(image))
+    picture = read_picture(large)
+    assert decoded_sizes == [(4_000, 2_000)]  # the smallest power of two above twice what is kept
+    assert picture.image.size == (LONG_SIDE, LONG_SIDE // 2)
+    assert np.abs(np.asarray(picture.image).astype(int) - (10, 200, 90, 255)).max() <= 2
+
+
+def test_a_picture_that_fits_keeps_its_pixels_and_the_senders_stays_as_it_is():
+    image = NOISE.copy()
+    assert (pixels(image)[..., :3] == np.asarray(NOISE)).all()
+    large = Image.new("RGB", (2_000, 100))
+    read_picture(large)
+    assert (large.size, large.mode) == ((2_000, 100), "RGB")
+
+
+# -- formats
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "TIFF", "GIF"])
+def test_lossless_formats_give_their_pixels(kind: str):
+    image = Image.new("RGB", (32, 24), (10, 20, 30))
+    image.paste((200, 100, 0), (8, 8, 16, 16))
+    data = encoded(image, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    picture = read_picture(data)
+    assert (np.asarray(picture.image)[..., :3] == np.asarray(image)).all()
+    assert (np.asarray(picture.image)[..., 3] == 255).all()
+    assert picture.notes == ()
+
+
+ORIENTATIONS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # from stored to upright, by the EXIF standard's table
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a.swapaxes(0, 1)[:, ::-1],
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: a.swapaxes(0, 1)[::-1],
+}
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_exif_orientation_is_obeyed(orientation: int):
+    stored = np.random.default_rng(1).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = read_picture(encoded(Image.fromarray(stored), exif=exif))
+    assert (np.asarray(picture.image)[..., :3] == ORIENTATIONS[orientation](stored)).all()
+    assert picture.notes == (() if orientation == 1 else ("turned as its EXIF tag says",))
+
+
+def test_a_large_rotated_jpeg_stands_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = read_picture(encoded(Image.new("RGB", (3_000, 1_500)), "JPEG", exif=exif))
+    assert picture.image.size == (LONG_SIDE // 2, LONG_SIDE)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_of_an_animation_the_first_frame_is_taken(kind: str):
+    frames = [Image.new("RGB", (32, 32), color) for color in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
+    picture = read_picture(encoded(frames[0], kind, save_all=True, append_images=frames[1:]))
+    assert np.abs(np.asarray(picture.image).astype(int) - (255, 0, 0, 255)).max() <= 3
+    assert picture.notes == ("first of 3 pages" if kind == "TIFF" else "first of 3 frames",)
+
+
+def test_sixteen_bits_are_scaled_and_not_cut():
+    values = np.linspace(0, 65535, 32 * 32).astype(np.uint16).reshape(32, 32)
+    for data in (encoded(Image.fromarray(values)), encoded(Image.fromarray(values), "TIFF")):
+        assert (pixels(data)[..., 0] == np.floor(values / 257 + 0.5)).all()
+        assert (pixels(data)[..., 3] == 255).all()
+
+
+@pytest.mark.parametrize("top", [1.0, 255.0, 65535.0, 1e6])
+def test_floating_point_pictures_are_scaled_by_their_white(top: float):
+    values = np.linspace(0, top, 400, dtype=np.float32).reshape(20, 20)
+    assert np.abs(pixels(encoded(Image.fromarray(values), "TIFF"))[..., 0] - values * (255 / top)).max() <= 0.51
+
+
+def test_cmyk_becomes_rgb():
+    ink = Image.merge("CMYK", [Image.new("L", (32, 32), value) for value in (0, 255, 128, 51)])
+    # (1 - ink)(1 - black) of each channel
+    expected = (204, 0, 204 * (1 - 128 / 255))
+    assert np.abs(pixels(encoded(ink, "TIFF"))[..., :3] - expected).max() <= 1
+    assert np.abs(pixels(encoded(ink, "JPEG"))[..., :3] - expected).max() <= 4
+
+
+def test_a_palette_keeps_its_transparency():
+    palette = Image.new("P", (32, 32), 0)
+    palette.putpalette([0, 0, 0, 250, 120, 10])
+    palette.paste(1, (8, 8, 24, 24))
+    result = pixels(encoded(palette, transparency=0))
+    inside = np.zeros((32, 32), dtype=bool)
+    inside[8:24, 8:24] = True
+    assert (result[..., 3] == inside * 255).all()
+    assert (result[inside] == (250, 120, 10, 255)).all()
+
+
+def test_grey_with_and_without_alpha_and_one_bit():
+    grey = np.random.default_rng(2).integers(0, 255, (20, 20), dtype=np.uint8)
+    alpha = np.random.default_rng(3).integers(0, 255, (20, 20), dtype=np.uint8)
+    both = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)])
+    assert (pixels(encoded(both)) == np.dstack([grey, grey, grey, alpha])).all()
+    assert (pixels(encoded(Image.fromarray(grey))) == np.dstack([grey, grey, grey, np.full_like(grey, 255)])).all()
+    bits = Image.fromarray(grey > 127)
+    assert (pixels(encoded(bits))[..., 1] == (grey > 127) * 255).all()
+
+
+# -- the object alone
+
+
+def test_an_alpha_that_says_something_is_respected():
+    picture = cut_out(read_picture(sticker()))
+    assert (np.asarray(picture.image) == np.asarray(sticker())).all()
+    assert picture.notes == ("object taken from the picture's alpha",)
+
+
+def test_background_is_removed_only_when_asked_or_needed():
+    """Opaque corners cut round, as of a window's screenshot, say nothing."""
+    rounded = photo().convert("RGBA")
+    rounded.putpixel((0, 0), (0, 0, 0, 0))
+    for image, mode in ((photo(), "auto"), (rounded, "auto"), (photo(), "always")):
+        mask = process(image, 64, remove_background=mode).mask  # type: ignore[arg-type]
+        assert 0.5 < mask.mean() < 0.62, "a disc of 0.85 of the side covers 0.567"
+    whole = process(photo(), 64, 1.0, remove_background="never")
+    assert (whole.mask[1:-1, 1:-1] > 0.999).all()
+    assert whole.notes == ("background kept",)
+    assert process(sticker(), 64, remove_background="always").notes == ("background removed by its colours at the border",)
+
+
+def test_no_background_bleeds_into_the_edge():
+    """Each pixel of the cut-out has the disc's colour, however little of the disc is in it."""
+    rgba = np.asarray(cut_out(read_picture(photo())).image).astype(int)
+    assert np.abs(rgba[rgba[..., 3] > 0][:, :3] - (200, 30, 20)).max() <= 8
+
+
+def scene(seed: int, kind: str, size: int = 96) -> tuple[np.ndarray, np.ndarray]:
+    """A toybox object before a background, with a soft shadow: the picture and the true mask."""
+    generator, chance = Generator().manual_seed(seed), np.random.default_rng(seed)
+    angles = (chance.uniform(0.1, 0.8), chance.uniform(0, 6.28), chance.uniform(1.9, 2.4), math.radians(45))
+    cameras = orbit(*(torch.tensor([angle], dtype=torch.float32) for angle in angles), size, size)
+    what = random_object(generator)
+    image, cover = (part[0].numpy() for part in render([what], cameras, sample_light(cameras, generator), torch.zeros(1, 3)))
+    background = np.broadcast_to(chance.uniform(0.4, 0.95, 3), image.shape)
+    y, x = np.mgrid[0:size, 0:size, 0:1][:2] / size
+    if kind == "gradient":
+        background = background * (0.65 + 0.35 * x) - 0.2 * ((x - 0.5) ** 2 + (y - 0.5) ** 2)
+    if kind == "noisy":
+        background = background + chance.normal(0, 0.05, image.shape)
+    if kind == "textured":
+        texture = sum(
+            sigma * ndimage.gaussian_filter(chance.normal(size=(size, size, 1)), (sigma, sigma, 0)) for sigma in (1, 4)
+        )
+        background = background * (1 + 0.1 * texture / texture.std())
+    shadow = ndimage.gaussian_filter(np.roll(cover, (size // 20, size // 12), axis=(0, 1)), (4, 4, 0))
+    composed = image + (1 - cover) * background * (1 - 0.35 * shadow)
+    return (composed.clip(0, 1) * 255 + 0.5).astype(np.uint8), cover[..., 0] > 0.5
+
+
+def overlap(first: np.ndarray, second: np.ndarray) -> float:
+    return (first & second).sum() / (first | second).sum()
+
+
+def test_the_object_is_found_before_many_backgrounds():
+    kinds = ("plain", "gradient", "noisy", "textured")
+    ious = list[float]()
+    for seed, kind in enumerate(kinds * 2):
+        picture, truth = scene(seed, kind)
+        ious.append(overlap(object_mask(picture.astype(np.float32) / 255) > 0.5, truth))
+    assert np.mean(ious) > 0.95, ious
+    assert min(ious) > 0.88, ious
+
+
+def test_a_hole_that_shows_the_background_stays_open():
+    image = photo(192)
+    ImageDraw.Draw(image).ellipse((76, 76, 116, 116), fill=(185, 185, 185))
+    mask = object_mask(np.asarray(image, dtype=np.float32) / 255)
+    assert mask[90:102, 90:102].max() < 0.1
+    assert mask[60, 96] > 0.9
+
+
+def test_the_same_picture_gives_the_same_reference():
+    first, second = process(photo(), 48), process(photo(), 48)
+    assert torch.equal(first.image, second.image)
+    assert torch.equal(first.mask, second.mask)
+    assert first.notes == second.notes
+
+
+def test_rembg_is_used_where_it_and_its_weights_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    weights = tmp_path / "u2net.onnx"
+    weights.write_bytes(b"weights")
+    asked = list[tuple[str, str]]()
+    rembg = types.ModuleType("rembg")
+    rembg.__spec__ = ModuleSpec("rembg", None)
+
+    def new_session(name: str, model_path: str) -> str:
+        asked.append((name, model_path))
+        return "session"
+
+    def remove(image: Image.Image, session: str, only_mask: bool) -> Image.Image:
+        assert (image.mode, session, only_mask) == ("RGB", "session", True)
+        mask = Image.new("L", image.size)
+        mask.paste(255, (10, 20, 50, 60))
+        return mask
+
+    rembg.new_session, rembg.remove = new_session, remove  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "rembg", rembg)
+    assert process(photo(), 32).notes == ("background removed by its colours at the border",), "no weights, no rembg"
+    monkeypatch.setenv("U2NET_HOME", str(tmp_path))
+    picture = cut_out(read_picture(photo()))
+    assert picture.notes == ("background removed by rembg",)
+    assert picture.image.getchannel("A").getbbox() == (10, 20, 50, 60)
+    assert asked == [("u2net_custom", str(weights))]
+
+
+# -- centring
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.62, 0.85, 1.0])
+@pytest.mark.parametrize("box", [(10, 20, 50, 40), (0, 0, 5, 60), (70, 3, 80, 9), (0, 0, 80, 60)])
+def test_the_object_fills_its_share_in_the_middle(ratio: float, box: tuple[int, int, int, int]):
+    rgba = centred(sticker(box=box), 96, ratio)
+    width, height = box[2] - box[0], box[3] - box[1]
+    scale = ratio * 96 / max(width, height)
+    rows, columns = ((rgba[..., 3] >= 0.5).any(dim).nonzero()[:, 0] for dim in (1, 0))
+    for seen, side in ((rows, height), (columns, width)):
+        assert abs(len(seen) - side * scale) <= 1
+        assert abs((seen[0] + seen[-1] + 1) / 2 - 48) <= 1
+    visible = rgba[rgba[..., 3] > 0.02][:, :3]
+    assert (visible - torch.tensor([200, 30, 20]) / 255).abs().max() < 0.02, "blue is behind and must not be seen"
+    assert rgba.min() >= 0
+    assert rgba.max() <= 1
+
+
+def test_reference_is_the_object_on_white():
+    reference = process(sticker(), 64)
+    assert reference.image.shape == (64, 64, 3)
+    assert reference.mask.shape == (64, 64, 1)
+    assert (reference.image[0, 0] == 1).all()
+    torch.testing.assert_close(reference.image[32, 32], torch.tensor([200, 30, 20]) / 255, atol=0.003, rtol=0)
+    board = np.asarray(on_checkerboard(reference))
+    assert board.shape == (64, 64, 3)
+    assert len(np.unique(board[:10].reshape(-1, 3), axis=0)) == 2
+    assert np.abs(board[32, 32].astype(int) - (200, 30, 20)).max() <= 1
+
+
+# -- to disk and back
+
+
+def test_a_reference_comes_back_exactly(tmp_path: Path):
+    generator = Generator().manual_seed(0)
+    color, mask = (torch.randint(0, 256, (16, 16, c), generator=generator) / 255 for c in (3, 1))
+    mask[:4] = 0
+    reference = Reference(color * mask + (1 - mask), mask, ("first of 2 frames", "σ, on purpose"))
+    for each in (reference, process(photo(), 40)):
+        save_reference(tmp_path / "reference.png", each)
+        again = load_reference(tmp_path / "reference.png")
+        assert torch.equal(again.mask, each.mask)
+        assert torch.equal((again.image * 255).round(), (each.image * 255).round())
+        torch.testing.assert_close(again.image, each.image, atol=1e-6, rtol=0)
+        assert again.notes == each.notes
+    assert [path.name for path in tmp_path.iterdir()] == ["reference.png"]
+
+
+def test_a_file_that_is_no_reference_is_refused(tmp_path: Path):
+    for data, words in ((PNG, "is an RGBA picture"), (b"text", "cannot be read"), (PNG[:100], "cannot be read")):
+        (tmp_path / "reference.png").write_bytes(data)
+        with pytest.raises(BadPicture, match=words):
+            load_reference(tmp_path / "reference.png")
