@@ -2,7 +2,7 @@
 
     python -m benchmarks.image_to_3d --preset standard --objects 20
 
-Each object's picture goes through the same door as anybody's: a PNG on grey, its background removed, centred. Appends one row
+Each object's picture goes through the same door as anybody's: a PNG with an alpha channel, centred. Appends one row
 per run to `image_to_3d.csv` beside this file (a run that is there is not repeated), then writes the summary `image_to_3d.md`
 and the sheet `image_to_3d.png`: picture, reference view of the result, two more sides.
 """
@@ -35,10 +35,12 @@ SOURCE_SIZE = 256  # pixels
 
 
 def picture_of(what: Object) -> Image.Image:
-    """The object before white, as somebody would send it."""
+    """The object cut out, as somebody would send it."""
     place = torch.tensor([[math.radians(ELEVATION)]])
-    image = pictures_from([what], Viewpoints(place, 0 * place, 1.9 + 0 * place), SOURCE_SIZE)[0][0, 0]
-    return Image.fromarray((image * 255 + 0.5).byte().numpy())
+    image, cover = (each[0, 0] for each in pictures_from([what], Viewpoints(place, 0 * place, 1.9 + 0 * place), SOURCE_SIZE))
+    colors = (image - (1 - cover)) / cover.clamp(min=1 / 255)
+    rgba = torch.cat([colors, cover], dim=-1).clamp(0, 1)
+    return Image.fromarray((rgba * 255 + 0.5).byte().numpy())
 
 
 def one_run(settings: Settings, what: Object, picture: Path) -> dict[str, object]:
@@ -77,7 +79,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def summary(rows: list[dict[str, str]]) -> str:
     """One line per preset, and how often the targets are met."""
     lines = [
-        "| preset | steps | objects | reference PSNR, mean | at least 22 dB | IOU, mean | IOU after scaling | seconds, median |",
+        "| preset | steps | objects | reference PSNR | at least 22 dB | mean IoU | mean IoU, scaled | median seconds |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for key in dict.fromkeys((row["preset"], row["steps"]) for row in rows):
@@ -88,8 +90,8 @@ def summary(rows: list[dict[str, str]]) -> str:
 
         enough = mean(value >= 22 for value in values("psnr"))
         lines.append(
-            f"| {key[0]} | {key[1]} | {len(of_key)} | {mean(values('psnr')):.1f} dB | {enough:.0%} | {mean(values('iou')):.3f} |"
-            f" {mean(values('iou_scaled')):.3f} | {median(values('seconds')):.0f} |"
+            f"| {key[0]} | {key[1]} | {len(of_key)} | {mean(values('psnr')):.1f} dB | {enough:.0%} |"
+            f" {mean(values('iou')):.3f} | {mean(values('iou_scaled')):.3f} | {median(values('seconds')):.0f} |"
         )
     return "\n".join([*lines, ""])
 

@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 
 from dreamtime import distillation, references, regularizers
 from dreamtime.distillation import Weighting
+from dreamtime.elevation import Estimate, estimate_elevation, from_above
 from dreamtime.generation import optimise
 from dreamtime.objectives import OBJECTIVES
 from dreamtime.preprocess import Reference
@@ -37,7 +38,7 @@ from dreamtime.presets import (
     timetable_of,
     weighted,
 )
-from dreamtime.priors.hub import MODELS
+from dreamtime.priors.hub import MODELS, in_model_dir, on_this_disk
 from dreamtime.renderers import normals_by_differences
 from dreamtime.toybox.novel_views import FIELD_OF_VIEW
 from dreamtime.types import Cameras, Condition, DiffusionPrior, NoisePredictor, Objective, Regularizer, Rendering, Step
@@ -46,6 +47,9 @@ PRIORS: dict[str, str] = {name: model.places[0] for name, model in MODELS.items(
 """The models that are shown a picture, and where each is looked for first."""
 
 EMBEDDED = "toybox-zero123"
+REFERENCE_SIDE = 256  # pixels that a picture's object keeps; each model resizes it to its own
+ELEVATION = 20.0  # degrees, where nobody says: people photograph small things from a little above
+ESTIMATE_GUIDANCE = 1.5  # low, so that the views keep to the pose they are asked for
 
 # What a run from a picture changes in a preset. The picture's own light is in its colours, so nothing else shades the scene.
 SHOWN: dict[str, Any] = {
@@ -84,6 +88,13 @@ CHANGES: dict[str, dict[str, Any]] = {
 SHARE_OF_STEPS = {"draft": 0.5, "standard": 1.0, "high": 2.0}  # of those above, with a large prior
 
 
+def not_here(prior: str) -> str:
+    """Why a run could not even begin with that prior, in one sentence; empty if it could. Only this disk is asked."""
+    if on_this_disk(PRIORS.get(prior, prior)) or in_model_dir(prior):
+        return ""
+    return f"The model {prior!r} is not in this installation: its weights are missing."
+
+
 def foreground_ratio(prior: str) -> float:
     """How much of the picture's side an object is to fill, as the model was taught."""
     return 0.75 if prior == EMBEDDED else 0.85
@@ -96,7 +107,8 @@ def image_preset(name: str, device: str = "auto", prior: str = EMBEDDED, **chang
     own = CHANGES[size]
     start = PRESETS[size][one_of("preset", name, PRESETS[size])]
     steps = {"steps": int(SHARE_OF_STEPS[name] * own["steps"])} if "steps" in own else {}
-    return replace(start, **{"prompt": "", **own, **steps, "prior": prior, "device": device, **changes})
+    fixed = {"prompt": "", "elevation": ELEVATION, "prior": prior, "device": device}
+    return replace(start, **{**own, **steps, **fixed, **changes})
 
 
 @dataclass(frozen=True)
@@ -190,3 +202,30 @@ def image_to_3d(settings: Settings, reference: Reference) -> Dream:
         del look  # a large image encoder is gone before the denoiser comes
         prior = load_prior(settings.source, settings.device, settings.options)
         return compose(settings, prior, condition, reference, told)
+
+
+def estimated_elevation(settings: Settings, reference: Reference) -> Estimate:
+    """From how high a picture was taken, as the run's own prior sees it; whatever `settings` say of it is not looked at.
+
+    Raises `ModelUnavailable`.
+    """
+    from dreamtime.priors import loading
+
+    def camera(elevation: float) -> Cameras:
+        return reference_camera_of(replace(settings, elevation=math.degrees(elevation)))(settings.resolution)
+
+    with BUILDING:
+        device, dtype = torch.device(settings.device), dtype_of(settings.device)
+        look = loading.load_image_encoder(settings.source, device, dtype, settings.options)
+        prior = load_prior(settings.source, settings.device, settings.options)
+    distance, lens = sum(settings.distance) / 2, math.radians(sum(settings.field_of_view) / 2)
+    with torch.no_grad():
+        latent = prior.encode(reference.image[None].to(device))[0]
+        return estimate_elevation(
+            prior,
+            lambda elevation: look(reference.image, camera(elevation)),
+            from_above(settings.resolution, distance, lens),
+            tuple(latent.shape),
+            ESTIMATE_GUIDANCE,
+            seed=settings.seed,
+        )

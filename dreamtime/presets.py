@@ -239,7 +239,8 @@ def settings_to_dict(settings: Settings) -> dict[str, Any]:
 
 def settings_from_dict(values: Mapping[str, Any]) -> Settings:
     """The inverse of `settings_to_dict`; raises ValueError or TypeError on anything else."""
-    return Settings(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return Settings(**plain)
 
 
 # -- presets: what draft, standard and high mean on a CPU with the embedded prior, and on a GPU with a large one
@@ -451,8 +452,8 @@ def build_scene(settings: Settings, device: torch.device, generator: Generator) 
     volume = VolumeRenderer(representation, sampler_of(occupancy))
     render = training_renderer(volume, occupancy, shadings, background, light)
     groups = parameter_groups(nn.ModuleDict(modules), settings.learning_rate)
-    # The colours of a picture hold its light.
-    return Scene(representation, modules, groups, render, preview(volume, "albedo" if settings.task == "image" else "lambertian"))
+    seen: Shading = "albedo" if settings.task == "image" else "lambertian"  # a picture's colours hold its light
+    return Scene(representation, modules, groups, render, preview(volume, seen))
 
 
 def camera_range(settings: Settings) -> CameraRange:

@@ -300,8 +300,11 @@ def cut_out(rendering: Rendering) -> UInt8[Tensor, "H W 4"]:
 
 
 def pictures_of(dream: Dream, step: Step) -> tuple[UInt8[Tensor, "H W 4"], UInt8[Tensor, "h w 3"]]:
-    """What watchers see of a step: the scene from the fixed camera, and what the prior was shown."""
-    return cut_out(dream.scene.preview(PREVIEW_CAMERA)), turntable.as_bytes(step.rendering.image)[0].cpu()
+    """What watchers see of a step: the scene from the fixed camera, and the last view that the prior was shown.
+
+    The first one may be the picture's own view, of which the prior is not asked.
+    """
+    return cut_out(dream.scene.preview(PREVIEW_CAMERA)), turntable.as_bytes(step.rendering.image)[-1].cpu()
 
 
 @dataclass(frozen=True)

@@ -183,10 +183,30 @@ def test_a_trained_step_lowers_the_loss(tmp_path: Path):
     known = draw(16, Generator().manual_seed(2))
     scorer.train(known, tmp_path, 60, 4, 0, torch.device("cpu"))
     rows = [float(line.split(",")[1]) for line in (tmp_path / "scorer.csv").read_text().splitlines()[1:]]
-    assert rows[-1] < rows[0] < math.log(12) + 1
+    guessing = sum(math.log(len(values)) for values in scorer.SLOT_VALUES)  # the naming loss of a model that knows nothing
+    assert rows[-1] < rows[0] < math.log(12) + guessing + 2
 
 
 def test_the_config_names_the_layout(trained: Path):
     config = json.loads((trained / "config.json").read_text())
     assert config["model_type"] == "clip"
     assert config["text_config"]["eos_token_id"] == models.build_tokenizer().eos_token_id
+
+
+def test_every_slot_of_every_object_has_its_name(generator: Callable[[int], Generator]):
+    for shown in draw(60, generator(4)).descriptions:
+        for slot, values in zip(shown.slots, scorer.SLOT_VALUES, strict=True):
+            assert slot is None or slot in values
+
+
+def test_naming_loss_is_the_cross_entropy_over_the_slots_that_are_shown(generator: Callable[[int], Generator]):
+    shown = [Description(ROBOT, "back"), Description(Thing("sphere", "blue"), colored=False)]
+    sizes = [len(values) for values in scorer.SLOT_VALUES]
+    logits = torch.randn(2, sum(sizes), generator=generator(5))
+    shapes, colors, accents, sides, _ = (part.log_softmax(dim=-1) for part in logits.split(sizes, dim=-1))
+    shape, color, accent, side = (
+        values.index(str(slot)) for values, slot in zip(scorer.SLOT_VALUES, shown[0].slots[:4], strict=False)
+    )
+    sphere = scorer.SLOT_VALUES[0].index("sphere")
+    expected = -(shapes[0, shape] + shapes[1, sphere]) / 2 - colors[0, color] - accents[0, accent] - sides[0, side]
+    torch.testing.assert_close(scorer.naming_loss(logits, shown), expected)

@@ -1,4 +1,4 @@
-"""What the page shows while a run goes on and when it is over, as updates of the text tab's components."""
+"""What the page shows while a run goes on and when it is over, as updates of a tab's stage."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,7 +12,7 @@ from dreamtime.ui import panels
 from dreamtime.ui.charts import loss_chart, schedule_chart
 from dreamtime.ui.driver import drive
 from dreamtime.ui.server import Server
-from dreamtime.ui.text_layout import TextTab
+from dreamtime.ui.stage import Stage
 
 Updates = dict[Any, Any]
 """Components to their new values; the others stay as they are."""
@@ -21,28 +21,28 @@ Curve = list[tuple[int, int, float]]
 """Step, t and loss, row by row."""
 
 
-def begun(tab: TextTab, run: Run) -> Updates:
+def begun(stage: Stage, run: Run) -> Updates:
     """The page as a run begins: its id and seed come first, so that nothing is lost whatever happens."""
     prompt = run.settings.prompt
     resumed = run.preview.is_file()
     return {
-        tab.status: panels.status("Preparing", ["the first run loads the model"], busy=True),
-        tab.live: panels.picture_file(prompt, run.preview, "as it was left")
+        stage.status: panels.status("Preparing", ["the first run loads the model"], busy=True),
+        stage.live: panels.picture_file(prompt, run.preview, "as it was left")
         if resumed
         else panels.picture(f"“{prompt}” is about to take shape."),
-        tab.view: gr.HTML(panels.picture("Here you see what the prior is asked about."), visible=True),
-        tab.model: gr.Model3D(visible="hidden"),
-        tab.run_id: run.id,
-        tab.current: run.id,
-        tab.last_run: run.id,
-        tab.seed: run.settings.seed,
-        tab.results: gr.Column(visible=False),
-        tab.go: gr.Button(interactive=False),
-        tab.stop: gr.Button(visible=True),
+        stage.view: gr.HTML(panels.picture("Here you see what the prior is asked about."), visible=True),
+        stage.model: gr.Model3D(visible="hidden"),
+        stage.run_id: run.id,
+        stage.current: run.id,
+        stage.last_run: run.id,
+        stage.seed: run.settings.seed,
+        stage.results: gr.Column(visible=False),
+        stage.go: gr.Button(interactive=False),
+        stage.stop: gr.Button(visible=True),
     }
 
 
-def charts(tab: TextTab, run: Run) -> Callable[[Curve], Updates]:
+def charts(stage: Stage, run: Run) -> Callable[[Curve], Updates]:
     """The schedule and the loss of a run, marked where its curve has come to."""
     settings = run.settings
     alphas_cumprod, table = presets.alphas_cumprod_of(settings.source), presets.timetable_of(settings)
@@ -50,12 +50,12 @@ def charts(tab: TextTab, run: Run) -> Callable[[Curve], Updates]:
 
     def at(rows: Curve) -> Updates:
         step, t = rows[-1][:2] if rows else (0, 0)
-        return {tab.schedule: marked(step, t), tab.loss: loss_chart(rows, settings.steps)}
+        return {stage.schedule: marked(step, t), stage.loss: loss_chart(rows, settings.steps)}
 
     return at
 
 
-def progress(tab: TextTab, run: Run) -> Callable[[Frame], Updates]:
+def progress(stage: Stage, run: Run) -> Callable[[Frame], Updates]:
     """Status and pictures of a frame."""
     settings = run.settings
     colors = panels.stage_gradient(presets.timetable_of(settings), settings.m, settings.s)
@@ -63,76 +63,76 @@ def progress(tab: TextTab, run: Run) -> Callable[[Frame], Updates]:
     def at(frame: Frame) -> Updates:
         stage = stage_of(frame.t, settings.m, settings.s)
         return {
-            tab.status: panels.optimising(frame, stage, colors, runs.stop_requested(run)),
-            tab.live: panels.picture(f"{settings.prompt}, step {frame.step}", frame.preview, "live, from a fixed camera"),
-            tab.view: panels.picture("A random view of it", frame.view, "what the prior was shown"),
+            stage.status: panels.optimising(frame, stage, colors, runs.stop_requested(run)),
+            stage.live: panels.picture(f"{settings.prompt}, step {frame.step}", frame.preview, "live, from a fixed camera"),
+            stage.view: panels.picture("A random view of it", frame.view, "what the prior was shown"),
         }
 
     return at
 
 
-def over(tab: TextTab, headline: str, *details: str, share: float | None = None) -> Updates:
+def over(stage: Stage, headline: str, *details: str, share: float | None = None) -> Updates:
     """The page when nothing runs any more."""
     return {
-        tab.status: panels.status(headline, details, share),
-        tab.go: gr.Button(interactive=True),
-        tab.stop: gr.Button(visible=False),
+        stage.status: panels.status(headline, details, share),
+        stage.go: gr.Button(interactive=True),
+        stage.stop: gr.Button(visible=False),
     }
 
 
-def finished(tab: TextTab, run: Run, made: Result) -> Updates:
+def finished(stage: Stage, run: Run, made: Result) -> Updates:
     """The page with a result, all but the viewer."""
     steps, all_steps = made.steps, run.settings.steps
     if steps == all_steps:
-        end = over(tab, "Finished", f"{steps:,} steps", share=1.0)
+        end = over(stage, "Finished", f"{steps:,} steps", share=1.0)
     else:
         end = over(
             tab, "Stopped", f"the mesh is that of step {steps:,} of {all_steps:,}; Resume goes on", share=steps / all_steps
         )
     return {
         **end,
-        tab.turntable: str(made.files["turntable"]),
-        tab.normals: str(made.files["normals"]),
-        tab.words: panels.result(run, made),
-        tab.results: gr.Column(visible=True),
-        **{button: gr.DownloadButton(value=str(made.files[kind])) for kind, button in tab.downloads.items()},
+        stage.turntable: str(made.files["turntable"]),
+        stage.normals: str(made.files["normals"]),
+        stage.words: panels.result(run, made),
+        stage.results: gr.Column(visible=True),
+        **{button: gr.DownloadButton(value=str(made.files[kind])) for kind, button in stage.downloads.items()},
     }
 
 
-def model_of(tab: TextTab, run: Run) -> Updates:
+def model_of(stage: Stage, run: Run) -> Updates:
     """The viewer with a run's model, in the place of the prior's view.
 
     An event of its own brings it: a model that a generator's last yield hands to an empty viewer stays invisible (Gradio 6.31).
     """
     made = runs.delivered(run)
     if made is None:
-        return {tab.model: gr.skip()}
-    return {tab.view: gr.HTML(visible=False), tab.model: gr.Model3D(str(made.files["glb"]), visible=True)}
+        return {stage.model: gr.skip()}
+    return {stage.view: gr.HTML(visible=False), stage.model: gr.Model3D(str(made.files["glb"]), visible=True)}
 
 
-def watch(tab: TextTab, server: Server, run: Run) -> Iterator[Updates]:
+def watch(stage: Stage, server: Server, run: Run) -> Iterator[Updates]:
     """Work on a run and deliver it, telling the page about twice a second."""
-    yield begun(tab, run)
+    yield begun(stage, run)
     try:
         rows = runs.curve_rows(run, runs.steps_done(run))
-        charts_at, progress_at = charts(tab, run), progress(tab, run)
+        charts_at, progress_at = charts(stage, run), progress(stage, run)
         for frame in drive(run):
             # A slice that was killed may be taken up a few steps earlier.
             rows[frame.step - 1 :] = [(frame.step, frame.t, frame.loss)]
             if frame.preview is not None:
                 yield progress_at(frame) | charts_at(rows)
-        yield {tab.status: panels.status("Making the mesh", ["surface, texture, turntable"], busy=True)}
+        yield {stage.status: panels.status("Making the mesh", ["surface, texture, turntable"], busy=True)}
         made = server.deliver(run)
     except Exception:
-        yield over(tab, "Not finished", "what was saved before is kept; Resume goes on")
+        yield over(stage, "Not finished", "what was saved before is kept; Resume goes on")
         raise
-    yield finished(tab, run, made)
+    yield finished(stage, run, made)
 
 
-def shown(tab: TextTab, run: Run) -> Updates:
+def shown(stage: Stage, run: Run) -> Updates:
     """The page with the result of an earlier run, delivered now if it has not been yet."""
     made = runs.delivered(run) or runs.deliver(run)
     picture = panels.picture_file(run.settings.prompt, made.files["picture"], "the result")
-    charted = charts(tab, run)(runs.curve_rows(run, made.steps))
-    page = finished(tab, run, made) | model_of(tab, run) | charted
-    return {**page, tab.live: picture, tab.run_id: run.id, tab.seed: run.settings.seed}
+    charted = charts(stage, run)(runs.curve_rows(run, made.steps))
+    page = finished(stage, run, made) | model_of(stage, run) | charted
+    return {**page, stage.live: picture, stage.run_id: run.id, stage.seed: run.settings.seed}

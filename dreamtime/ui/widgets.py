@@ -161,9 +161,9 @@ def resolved(prior: str) -> str:
     return automatic_prior()[0] if prior == "auto" else prior
 
 
-def checked_choices(choices: Mapping[str, Any]) -> dict[str, Any]:
+def checked_choices(choices: Mapping[str, Any], knobs: Mapping[str, Knob] = KNOBS) -> dict[str, Any]:
     """The knobs that were turned, as settings; an empty widget leaves the preset's value."""
-    return {name: KNOBS[name].checked(value) for name, value in choices.items() if value is not None and value != ""}
+    return {name: knobs[name].checked(value) for name, value in choices.items() if value is not None and value != ""}
 
 
 def settings_of(prompt: Any, preset: Any, prior: Any, seed: Any, choices: Mapping[str, Any]) -> Settings:

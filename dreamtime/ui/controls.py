@@ -1,0 +1,112 @@
+"""The controls that every tab has: presets with their time, seed, knobs, earlier runs, and what follows from them at once."""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from dreamtime import image_to_3d, presets
+from dreamtime.diffusion import alphas_cumprod_from_betas
+from dreamtime.presets import Settings
+from dreamtime.ui import panels
+from dreamtime.ui.charts import schedule_chart
+from dreamtime.ui.server import PRIOR, Server, device_in_words
+from dreamtime.ui.stage import Stage
+from dreamtime.ui.widgets import MAX_SEED, PRESET_NAMES, SCHEDULING, Knob, automatic_prior, checked_choices
+
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+"""How events that only move the page are announced: not at all."""
+
+
+def banner_of(prior: str) -> str:
+    """The banner for a choice of a menu: which prior and device it means, and why that prior."""
+    if prior == "auto":
+        name, why = automatic_prior()
+    elif prior in (PRIOR, image_to_3d.EMBEDDED):
+        name, why = prior, image_to_3d.not_here(prior) or "embedded, so it needs no network"
+    else:
+        name, why = prior, "it was chosen"
+    return panels.header(name, device_in_words(), why)
+
+
+memory_foretold = lru_cache(maxsize=64)(presets.memory_foretold)
+
+
+def preset_choices(server: Server, settings_of: Callable[[str], Settings]) -> list[tuple[str, str]]:
+    """The presets, each with the time it takes on this machine once that has been measured, and on a GPU with its memory."""
+    choices = []
+    for name in PRESET_NAMES:
+        try:
+            settings = settings_of(name)
+        except ValueError:  # a method that this prior cannot serve; whoever chooses it is told why
+            choices.append((name.capitalize(), name))
+            continue
+        seconds = server.pace.estimate(settings)
+        measuring = not server.pace.done and settings.prior in (PRIOR, image_to_3d.EMBEDDED)
+        time = f"about {panels.spoken(seconds)}" if seconds else "measuring…" if measuring else ""
+        memory = memory_foretold(settings).partition(" of GPU memory")[0]
+        choices.append((" · ".join(filter(None, [name.capitalize(), time, memory])), name))
+    return choices
+
+
+def schedule_preview(choices: Mapping[str, Any]) -> str:
+    """The schedule that the knobs mean, before anything runs; on Stable Diffusion's noise levels, as every prior has here."""
+    chosen = checked_choices({name: choices[name] for name in SCHEDULING if name in choices})
+    alphas_cumprod = alphas_cumprod_from_betas("scaled_linear")
+    name, steps = chosen.pop("schedule", "time-prioritized"), chosen.pop("steps", 400)
+    table = presets.timetable(name, alphas_cumprod, steps, **chosen)
+    return schedule_chart(name, alphas_cumprod, table, chosen.get("m", 500.0), chosen.get("s", 125.0))(0, 0)
+
+
+def seed_row() -> tuple[gr.Number, gr.Checkbox]:
+    """The seed, and whether each run gets a new one."""
+    with gr.Group(), gr.Row(elem_classes="dt-seed"):
+        seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, step=1, min_width=120)
+        randomise = gr.Checkbox(True, label="New seed each time", container=False, min_width=120)
+    return seed, randomise
+
+
+def knob_tabs(groups: Mapping[str, Mapping[str, Knob]], values: Mapping[str, Any]) -> dict[str, Component]:
+    """A tab per group of knobs; the knobs by name. Two belong to one schedule each, and show with it."""
+    knobs: dict[str, Component] = {}
+    with gr.Tabs():
+        for title, group in groups.items():
+            with gr.Tab(title), gr.Row(elem_classes="dt-knobs"):
+                for name, knob in group.items():
+                    knobs[name] = knob.widget(values[name], min_width=150, visible=name not in ("fixed_t", "table"))
+    return knobs
+
+
+def earlier_runs() -> dict[str, Any]:
+    """The way back to a run by its id."""
+    with gr.Accordion("Earlier runs", open=False):
+        run_id = gr.Textbox(label="Run id", info="Your last run, or paste another one", max_lines=1, max_length=40)
+        with gr.Row():
+            resume = gr.Button("Resume", min_width=100)
+            show = gr.Button("Show result", min_width=100)
+    return {"run_id": run_id, "resume": resume, "show": show}
+
+
+def connect_schedule(stage: Stage, knobs: Mapping[str, Component]) -> None:
+    """Let the schedule's chart follow its knobs before anything runs; a hint takes its place when they make no sense."""
+    scheduling = [knobs[name] for name in SCHEDULING]
+
+    def schedule_changed(*values: Any) -> list[Any]:
+        chosen = dict(zip(SCHEDULING, values, strict=True))
+        own = [gr.Number(visible=chosen["schedule"] == "fixed"), gr.Textbox(visible=chosen["schedule"] == "custom")]
+        try:
+            return [schedule_preview(chosen), *own]
+        except ValueError as error:
+            return [panels.hint(str(error)), *own]
+
+    gr.on(
+        [component.change for component in scheduling],
+        schedule_changed,
+        scheduling,
+        [stage.schedule, knobs["fixed_t"], knobs["table"]],
+        trigger_mode="always_last",
+        queue=False,
+        **QUIET,
+    )

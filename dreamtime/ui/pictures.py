@@ -1,0 +1,121 @@
+"""From what people send and choose to the settings of a run from a picture; programs and the page come in here alike.
+
+A picture is a file that Gradio has taken into its own upload folder, whether it was uploaded or fetched from an address:
+nothing else on this disk is ever opened.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import gradio as gr
+from gradio.data_classes import ImageData
+from gradio.utils import get_upload_folder
+
+from dreamtime import image_to_3d, objectives, preprocess, presets
+from dreamtime.image_to_3d import EMBEDDED, image_preset
+from dreamtime.preprocess import BadPicture, Reference, RemoveBackground
+from dreamtime.presets import Settings, one_of, within
+from dreamtime.ui.server import PRIOR
+from dreamtime.ui.widgets import (
+    GUIDING,
+    LOADING,
+    MAX_SEED,
+    PRESET_NAMES,
+    RENDERING,
+    SCHEDULING,
+    Knob,
+    checked_choices,
+    real,
+    short_text,
+    spelled,
+    whole,
+)
+
+PRIOR_NAMES = tuple(image_to_3d.PRIORS)
+REMOVALS: tuple[str, ...] = get_args(RemoveBackground)
+LOWEST, HIGHEST = -30.0, 80.0  # degrees, of the elevation that can be chosen
+SMALLEST, LARGEST = 0.3, 1.0  # share of the picture's side that the object fills
+
+PICTURE_GUIDING: dict[str, Knob] = {
+    "objective": replace(GUIDING["objective"], names=objectives.WITHOUT_TEXTS),
+    "guidance_scale": replace(GUIDING["guidance_scale"], info="Pull of the picture on what is novel; 1 is none"),
+    "weighting": GUIDING["weighting"],
+}
+
+FIDELITY: dict[str, Knob] = {
+    "rgb": Knob("Colours", "How much the picture's colours count", real, 0, 100_000),
+    "mask": Knob("Outline", "How much its outline counts", real, 0, 100_000),
+    "representation": RENDERING["representation"],
+    "views": replace(RENDERING["views"], info="Novel views per step"),
+}
+
+PICTURE_KNOBS: dict[str, Knob] = SCHEDULING | PICTURE_GUIDING | FIDELITY | LOADING
+
+
+@dataclass(frozen=True)
+class Words:
+    """What is said beside the picture, and who reads it; without a prompt nobody does."""
+
+    prompt: Any = ""
+    prior: Any = PRIOR
+    weight: Any = 1.0
+
+    def checked(self) -> dict[str, Any]:
+        """As settings; raises ValueError."""
+        one_of("text prior", str(self.prior), presets.PRIORS)
+        prompt = short_text("prompt", self.prompt or "")
+        within("text weight", weight := real("text weight", self.weight), 0, 1000)
+        return {"prompt": prompt, "text_prior": self.prior, "text_weight": weight} if prompt else {}
+
+
+def picture_box(**options: Any) -> gr.Image:
+    """An image box whose file arrives as it was sent, with its orientation, depth and frames."""
+    box = gr.Image(type="filepath", image_mode=None, **options)
+    # Gradio's own would open the file, and what is no picture would end there, in words of a library.
+    box.preprocess = uploaded
+    return box
+
+
+def uploaded(payload: ImageData | None) -> str | None:
+    """Where an uploaded file lies; raises BadPicture for any other place."""
+    if payload is None:
+        return None
+    if not payload.path or not Path(payload.path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
+        raise BadPicture("A picture is to be uploaded, or given as an address that starts with http.")
+    return payload.path
+
+
+def reference_of(picture: str | None, foreground_ratio: Any, remove_background: Any) -> Reference:
+    """The object of an uploaded picture, as a prior is shown it; raises ValueError with one clear sentence."""
+    if picture is None:
+        raise BadPicture("A picture is needed first: upload, paste or take one.")
+    ratio, removal = real("foreground ratio", foreground_ratio), str(remove_background)
+    within("foreground ratio", ratio, SMALLEST, LARGEST)
+    one_of("choice of background removal", removal, REMOVALS)
+    return preprocess.process(picture, image_to_3d.REFERENCE_SIDE, ratio, removal)  # type: ignore[arg-type]
+
+
+def elevation_of(value: Any) -> float:
+    """Degrees above the horizon; raises ValueError."""
+    degrees = real("elevation", value)
+    within("elevation", degrees, LOWEST, HIGHEST)
+    return degrees
+
+
+def picture_settings(preset: Any, prior: Any, seed: Any, elevation: Any, words: Words, choices: Mapping[str, Any]) -> Settings:
+    """What was chosen, as settings; raises ValueError with one clear sentence. A prior is a name of the menu, never a path."""
+    one_of("preset", str(preset), PRESET_NAMES)
+    one_of("prior", str(prior), PRIOR_NAMES)
+    within("seed", whole("seed", seed), 0, MAX_SEED)
+    changes = {**words.checked(), **checked_choices(choices, PICTURE_KNOBS)}
+    return image_preset(preset, prior=prior, seed=whole("seed", seed), elevation=elevation_of(elevation), **changes)
+
+
+def picture_values(preset: str, prior: str = EMBEDDED) -> dict[str, Any]:
+    """What the widgets show for a preset, by name."""
+    values = vars(image_preset(preset, prior=prior))
+    return {name: spelled(values[name]) for name in PICTURE_KNOBS}
+
+

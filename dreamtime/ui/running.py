@@ -1,0 +1,94 @@
+"""What every tab does with runs: start one, follow it, stop it, resume it, show it again."""
+
+from collections.abc import Callable, Iterator, Sequence
+from html import escape
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from dreamtime import presets, runs
+from dreamtime.preprocess import Reference
+from dreamtime.presets import Settings
+from dreamtime.priors.folders import ModelUnavailable
+from dreamtime.ui import panels
+from dreamtime.ui.controls import QUIET
+from dreamtime.ui.driver import PriorUnavailable
+from dreamtime.ui.errors import one_sentence
+from dreamtime.ui.server import RUNNING, Server, device_in_words
+from dreamtime.ui.stage import Stage, id_of
+from dreamtime.ui.watching import Updates, model_of, shown, watch
+
+ADVICE_SECONDS = 20.0  # that a notice stays; it stands in the result, too
+
+
+def show_stage(name: str) -> str:
+    """On a phone the stage lies below the controls: JavaScript that brings it into view as a run begins."""
+    into_view = f'document.getElementById("{id_of(name)}").scrollIntoView({{behavior: "smooth"}})'
+    return f"() => {{ if (window.innerWidth < 900) setTimeout(() => {into_view}, 100) }}"
+
+
+def advise(settings: Settings) -> None:
+    """Show what to know before such a run."""
+    for advice in presets.advice(settings):
+        gr.Info(escape(advice), duration=ADVICE_SECONDS, title="Unknown to the model")
+
+
+def start(
+    stage: Stage, banner: gr.HTML, server: Server, settings: Settings, instead: Settings, reference: Reference | None = None
+) -> Iterator[Updates]:
+    """Run the settings; where their prior is not to be had, say so and run the others, which have the embedded one."""
+    try:
+        advise(settings)
+        yield from watch(stage, server, runs.create_run(server.root, settings, reference))
+    except (ModelUnavailable, PriorUnavailable) as error:
+        if settings.prior == instead.prior:
+            raise
+        gr.Warning(escape(f"{error} The embedded model runs instead."), duration=ADVICE_SECONDS, title="Another prior")
+        yield {banner: panels.header(instead.prior, device_in_words(), f"instead of {settings.prior}: {error}")}
+        advise(instead)
+        yield from watch(stage, server, runs.create_run(server.root, instead, reference))
+
+
+def connect_runs(
+    stage: Stage,
+    server: Server,
+    events: Sequence[Any],
+    pressed: Callable[..., Iterator[Updates]],
+    inputs: Sequence[Component],
+    outputs: Sequence[Component],
+) -> list[Any]:
+    """Connect a tab's way to start a run, which writes to `outputs` beside the stage, and all that comes after.
+
+    Returns the events that end with a run, for the tab to go on with.
+    """
+
+    def resume_pressed(run_id: str) -> Iterator[Updates]:
+        with one_sentence(escape):
+            run = runs.open_run(server.root, run_id.strip())
+            runs.clear_stop(run)
+            yield from watch(stage, server, run)
+
+    def show_pressed(run_id: str) -> Updates:
+        with one_sentence(escape):
+            return shown(stage, runs.open_run(server.root, run_id.strip()))
+
+    def model_ready(run_id: str) -> Updates:
+        with one_sentence(escape):
+            return model_of(stage, runs.open_run(server.root, run_id))
+
+    def stop_pressed(run_id: str) -> str:
+        with one_sentence(escape):
+            runs.request_stop(runs.open_run(server.root, run_id))
+        return panels.status("Stopping…", ["the mesh of what is there follows"], busy=True)
+
+    visible: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "show_progress_on": [stage.status]}
+    # Listeners of one event run one after the other: what only moves the page comes before what takes minutes.
+    gr.on([*events, stage.resume.click], None, js=show_stage(stage.name), api_visibility="private")
+    started = gr.on(events, pressed, inputs, [*stage.shown, *outputs], **RUNNING, **visible)
+    resumed = stage.resume.click(resume_pressed, stage.run_id, stage.shown, **RUNNING, **visible)
+    for event in (started, resumed):
+        event.success(model_ready, stage.current, [stage.view, stage.model], **QUIET)
+    stage.show.click(show_pressed, stage.run_id, stage.shown, **visible)
+    stage.stop.click(stop_pressed, stage.current, stage.status, queue=False, **QUIET)
+    return [started, resumed]
