@@ -38,7 +38,7 @@ from dreamtime.presets import (
     timetable_of,
     weighted,
 )
-from dreamtime.priors.hub import MODELS, in_model_dir, on_this_disk
+from dreamtime.priors.hub import MODELS, on_this_disk, places_of
 from dreamtime.renderers import normals_by_differences
 from dreamtime.toybox.novel_views import FIELD_OF_VIEW
 from dreamtime.types import Cameras, Condition, DiffusionPrior, NoisePredictor, Objective, Regularizer, Rendering, Step
@@ -89,10 +89,9 @@ SHARE_OF_STEPS = {"draft": 0.5, "standard": 1.0, "high": 2.0}  # of those above,
 
 
 def not_here(prior: str) -> str:
-    """Why a run could not even begin with that prior, in one sentence; empty if it could. Only this disk is asked."""
-    if on_this_disk(PRIORS.get(prior, prior)) or in_model_dir(prior):
-        return ""
-    return f"The model {prior!r} is not in this installation: its weights are missing."
+    """Why the embedded prior of that name cannot be asked, in one sentence; empty if its weights are on this disk."""
+    here = any(on_this_disk(place) for place in places_of(prior))
+    return "" if here else f"The model {prior!r} is not in this installation: its weights are missing."
 
 
 def foreground_ratio(prior: str) -> float:

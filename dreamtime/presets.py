@@ -342,7 +342,7 @@ def describe(settings: Settings) -> str:
 
 def advice(settings: Settings) -> tuple[str, ...]:
     """What to know before such a run: which words of its prompt the embedded model has never seen, and which it has."""
-    unknown = unknown_words(settings.prompt) if settings.prior == "toybox" else []
+    unknown = unknown_words(settings.prompt) if "toybox" in (settings.prior, settings.text_prior) else []
     if not unknown:
         return ()
     words, known = ", ".join(f'"{word}"' for word in unknown), read_known()

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from stand_in import write_stand_in
+
 ROOT = Path(__file__).parent.parent
 PATIENCE = 120  # seconds until the first page, on a machine that has other things to do
 
@@ -42,13 +44,15 @@ def answers(url: str) -> bool:
 
 @contextmanager
 def served(folder: Path) -> Iterator[Served]:
-    """The app, started as a newcomer starts it, until the block ends."""
-    port, log = free_port(), folder / "server.log"
+    """The app, started as a newcomer starts it, until the block ends; a small stand-in imagines the backs of things."""
+    port, log, models = free_port(), folder / "server.log", folder / "models"
+    write_stand_in(models)
     chosen = {
         "GRADIO_SERVER_NAME": "127.0.0.1",
         "GRADIO_SERVER_PORT": str(port),
         "GRADIO_TEMP_DIR": str(folder / "gradio"),
         "DREAMTIME_RUNS": str(folder / "runs"),
+        "DREAMTIME_MODEL_DIR": str(models),
         "HF_HUB_OFFLINE": "1",
         "NO_PROXY": "127.0.0.1,localhost",
         "PYTHONUNBUFFERED": "1",

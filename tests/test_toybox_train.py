@@ -113,14 +113,27 @@ def test_the_sheet_asks_for_every_kind_from_every_view(kinds: list[str]):
     assert all(sum(f" {kind}, {view} view" in prompt for prompt in prompts) >= 1 for kind in kinds for view in VIEWS)
 
 
-def test_a_training_can_begin_from_an_earlier_one(trained: Path):
-    """All but what concerns the text is the earlier model's."""
-    old = StableDiffusionPipeline.from_pretrained(trained, local_files_only=True).unet.state_dict()
+def begun_from(folder: Path) -> tuple[set[str], set[str]]:
+    """The weights that a training begun from a pipeline shares with it, and all of the UNet's names."""
+    old = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
     with train.seeded_initialisation(5):
-        begun = train.initial_denoiser(trained)["unet"].state_dict()
-    same = {name for name, value in old.items() if torch.equal(begun[name], value.float())}
-    assert same >= {name for name in old if ".attn2." not in name}
-    assert not any(".attn2.to_k." in name for name in same)
+        begun = train.initial_denoiser(folder).state_dict()
+    weights = {f"unet.{name}": value for name, value in old.unet.state_dict().items()}
+    weights |= {f"text_encoder.{name}": value for name, value in old.text_encoder.state_dict().items()}
+    return {name for name, value in weights.items() if torch.equal(begun[name], value.float())}, weights.keys()
+
+
+def test_a_training_can_begin_from_an_earlier_one_of_the_same_words(trained: Path):
+    same, names = begun_from(trained)
+    assert same == names
+
+
+def test_from_one_of_other_words_it_begins_without_the_text_side(trained: Path, monkeypatch: pytest.MonkeyPatch):
+    words = models.vocabulary()
+    monkeypatch.setattr(models, "vocabulary", lambda: [*words, "dragon"])
+    same, names = begun_from(trained)
+    assert same >= {name for name in names if name.startswith("unet.") and ".attn2." not in name}
+    assert not any(".attn2.to_k." in name or "token_embedding" in name for name in same)
 
 
 def test_a_training_on_solids_sees_them_alone_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -8,11 +8,15 @@ import gradio as gr
 from dreamtime import runs
 from dreamtime.ui import panels
 from dreamtime.ui.api import add_endpoints
+from dreamtime.ui.controls import QUIET, banner_of
 from dreamtime.ui.errors import one_sentence
+from dreamtime.ui.picture_layout import PictureTab, picture_presets
+from dreamtime.ui.picture_tab import picture_tab
 from dreamtime.ui.schedule_tab import schedule_tab
 from dreamtime.ui.server import PRIOR, Server, server_from_environment, start_housekeeping
-from dreamtime.ui.text_layout import TextTab, banner_of, preset_choices
-from dreamtime.ui.text_tab import QUIET, TAKE_PROMPT, text_tab
+from dreamtime.ui.stage import Stage
+from dreamtime.ui.text_layout import TextTab, text_presets
+from dreamtime.ui.text_tab import TAKE_PROMPT, text_tab
 from dreamtime.ui.theme import LOGO, STYLE, theme
 from dreamtime.ui.watching import Updates, shown
 
@@ -24,33 +28,47 @@ def build(server: Server) -> gr.Blocks:
     """The app, not yet served."""
     with gr.Blocks(title="DreamTime", analytics_enabled=False, delete_cache=CACHE_SECONDS, fill_width=True) as demo:
         banner = gr.HTML(banner_of(PRIOR), apply_default_css=False)
-        with gr.Tabs():
-            with gr.Tab("Create", id="create"):
-                tab = text_tab(server, banner)
+        with gr.Tabs() as tabs:
+            with gr.Tab("From text", id="text") as first:
+                told = text_tab(server, banner)
+            with gr.Tab("From a picture", id="image") as second:
+                pictured = picture_tab(server, banner)
             with gr.Tab("Schedules", id="schedules"):
                 schedule_tab()
         gr.HTML(panels.footer(server.hours), apply_default_css=False)
         add_endpoints(server)
-        connect_page(demo, tab, server)
+        for shown_tab, tab in ((first, told), (second, pictured)):
+            shown_tab.select(banner_of, tab.prior, banner, queue=False, **QUIET)
+        connect_page(demo, tabs, {"text": told.stage, "image": pictured.stage}, server)
+        connect_estimates(told, pictured, server)
     return demo
 
 
-def connect_page(demo: gr.Blocks, tab: TextTab, server: Server) -> None:
-    """What happens as the page opens, and what its banner follows."""
+def connect_page(demo: gr.Blocks, tabs: gr.Tabs, stages: dict[str, Stage], server: Server) -> None:
+    """What happens as the page opens: a link to a run shows it on the tab of its task, and browsers remember their last."""
+
+    def opened(last_from_text: str, last_from_picture: str, request: gr.Request) -> Updates:
+        with one_sentence(escape):
+            if (asked := request.query_params.get("run")) is None:
+                return {stages["text"].run_id: last_from_text, stages["image"].run_id: last_from_picture}
+            run = runs.open_run(server.root, asked)
+            return shown(stages[run.settings.task], run) | {tabs: gr.Tabs(selected=run.settings.task)}
+
+    written = [component for stage in stages.values() for component in stage.shown]
+    demo.load(opened, [stage.last_run for stage in stages.values()], [tabs, *written], **QUIET)
+    demo.load(None, js=TAKE_PROMPT, api_visibility="private")
+
+
+def connect_estimates(told: TextTab, pictured: PictureTab, server: Server) -> None:
+    """The presets say their time as soon as it is measured."""
     timer = gr.Timer(MEASURING_SECONDS)
 
-    def opened(last_run: str, request: gr.Request) -> Updates:
-        with one_sentence(escape):
-            asked = request.query_params.get("run")
-            return shown(tab, runs.open_run(server.root, asked)) if asked else {tab.run_id: last_run}
+    def measured(text_prior: str, method: str, picture_prior: str) -> list[Any]:
+        choices = text_presets(server, text_prior, method), picture_presets(server, picture_prior)
+        return [*map(gr.Radio, choices), gr.Timer(active=not server.pace.done)]
 
-    def measured(prior: str, method: str) -> list[Any]:
-        return [gr.Radio(preset_choices(server, prior, method)), gr.Timer(active=not server.pace.done)]
-
-    demo.load(opened, tab.last_run, tab.shown, **QUIET)
-    demo.load(None, js=TAKE_PROMPT, api_visibility="private")
-    timer.tick(measured, [tab.prior, tab.knobs["method"]], [tab.preset, timer], queue=False, **QUIET)
-    tab.prior.change(banner_of, tab.prior, tab.banner, queue=False, **QUIET)
+    priors = [told.prior, told.knobs["method"], pictured.prior]
+    timer.tick(measured, priors, [told.preset, pictured.preset, timer], queue=False, **QUIET)
 
 
 def launch() -> None:

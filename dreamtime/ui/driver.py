@@ -13,6 +13,10 @@ import gradio as gr
 import spaces
 
 from dreamtime import runs
+from dreamtime.elevation import Estimate
+from dreamtime.image_to_3d import estimated_elevation
+from dreamtime.preprocess import Reference
+from dreamtime.presets import Settings
 from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.runs import Frame, Run, RunError
 
@@ -38,6 +42,26 @@ def gpu_slice(root: str, run_id: str, seconds: float) -> Iterator[Frame]:
         # Of all that a ZeroGPU worker can raise, only a gr.Error survives the way back.
         title = PRIOR_ERROR if isinstance(error, ModelUnavailable) else RUN_ERROR
         raise gr.Error(str(error), title=title, print_exception=False) from error
+
+
+@spaces.GPU(duration=SLICE_SECONDS)
+def gpu_estimate(settings: Settings, reference: Reference) -> Estimate:
+    """From how high a picture was taken; arguments and result cross a process boundary by pickling."""
+    try:
+        return estimated_elevation(settings, reference)
+    except ValueError as error:
+        title = PRIOR_ERROR if isinstance(error, ModelUnavailable) else RUN_ERROR
+        raise gr.Error(str(error), title=title, print_exception=False) from error
+
+
+def elevation_found(settings: Settings, reference: Reference) -> float:
+    """The elevation that a picture was taken from, in degrees, as the prior of the settings sees it."""
+    try:
+        return round(math.degrees(gpu_estimate(settings, reference).elevation), 1)
+    except gr.Error as error:
+        if error.title == PRIOR_ERROR:
+            raise PriorUnavailable(error.message) from error
+        raise
 
 
 def drive(run: Run) -> Iterator[Frame]:

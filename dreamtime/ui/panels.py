@@ -14,7 +14,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from dreamtime.presets import advice
+from dreamtime.preprocess import Reference, on_checkerboard
+from dreamtime.presets import Settings, advice
 from dreamtime.runs import Frame, Result, Run
 from dreamtime.timesteps import Timetable, stage_of
 from dreamtime.ui.theme import FOOTER, LOGO
@@ -31,6 +32,7 @@ SHOWN_STATISTICS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "glb_bytes": ("GLB size", lambda size: f"{size / 1000:,.0f} kB"),
 }
 SHOWN_SETTINGS = ("seed", "prior", "schedule", "guidance_scale", "representation", "views", "resolution")
+SHOWN_OF_PICTURES = ("elevation", "rgb", "mask")
 
 
 def clock(seconds: float) -> str:
@@ -55,7 +57,7 @@ def chip(what: str, name: str) -> str:
 
 def header(prior: str, device: str, why: str = "") -> str:
     """The name, what it is, and which prior and device are in use, and why."""
-    words = "<div><h1>DreamTime</h1><p>Text to 3D by time-prioritized score distillation</p></div>"
+    words = "<div><h1>DreamTime</h1><p>Text and pictures to 3D by time-prioritized score distillation</p></div>"
     brand = f'<div class="dt-brand">{LOGO.read_text(encoding="utf-8")}{words}</div>'
     reason = f'<span class="dt-why">{escape(why)}</span>' if why else ""
     in_use = f"{chip('prior', prior)}{chip('device', device)}{reason}"
@@ -71,6 +73,11 @@ def img(image: Image.Image, words: str) -> str:
     return f'<img decoding="sync" src="data:image/webp;base64,{encoded}" alt="{escape(words)}"/>'
 
 
+def title_of(settings: Settings) -> str:
+    """What a run is about, in its own words or ours."""
+    return f"“{settings.prompt}”" if settings.prompt else "The object in the picture"
+
+
 def picture(words: str, image: UInt8[Tensor, "H W C"] | None = None, caption: str = "") -> str:
     """A square with a picture that the words describe; without one, the words alone."""
     if image is None:
@@ -83,6 +90,15 @@ def picture_file(words: str, path: Path, caption: str) -> str:
     """The same for a picture in a file."""
     with Image.open(path) as image:
         return picture(words, torch.from_numpy(np.array(image.convert("RGBA"))), caption)
+
+
+def processed(reference: Reference, words: str = "The object alone, as the model is shown it") -> str:
+    """The object of a picture on a checkerboard, and what was done to get there."""
+    notes = "".join(f"<li>{escape(note)}</li>" for note in reference.notes)
+    return (
+        f'<figure class="dt-picture dt-processed">{img(on_checkerboard(reference), words)}'
+        f"<figcaption>what the model sees</figcaption></figure>{f'<ul class="dt-notes">{notes}</ul>' if notes else ''}"
+    )
 
 
 def showcase(pictures: Mapping[str, Path]) -> str:
@@ -144,11 +160,12 @@ def definition_list(values: Mapping[str, str]) -> str:
 def result(run: Run, made: Result) -> str:
     """Statistics of the mesh, the settings that made it, what to know about it, and the link that shows it again."""
     chosen = vars(run.settings)
-    settings = {name.replace("_", " "): f"{chosen[name]}" for name in SHOWN_SETTINGS}
+    names = (*SHOWN_SETTINGS, *(SHOWN_OF_PICTURES if run.settings.task == "image" else ()))
+    settings = {name.replace("_", " "): f"{chosen[name]}" for name in names}
     measured = {words: spell(made.statistics[name]) for name, (words, spell) in SHOWN_STATISTICS.items()}
     notes = "".join(f"<li>{escape(note)}</li>" for note in (*advice(run.settings), *made.notes))
     return (
-        f'<section class="dt-result"><h3>“{escape(run.settings.prompt)}”</h3>'
+        f'<section class="dt-result"><h3>{escape(title_of(run.settings))}</h3>'
         f"{f'<ul>{notes}</ul>' if notes else ''}"
         f"<h4>Mesh</h4><dl>{definition_list(measured)}</dl><h4>Settings</h4><dl>{definition_list(settings)}</dl>"
         f'<p><a href="?run={run.id}">Link to this result</a></p></section>'

@@ -5,13 +5,15 @@ import os
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dreamtime import presets, runs
+from dreamtime import image_to_3d, presets, runs
+from dreamtime.preprocess import Reference
 from dreamtime.presets import Settings
 from dreamtime.runs import Result, Run
 from dreamtime.ui.driver import BORROWED
@@ -30,7 +32,7 @@ SETTLING_STEPS = 4  # of those, slower than all that follow and not counted
 SWEEP_SECONDS = 600
 
 
-SAME_WORK = {"prompt", "negative_prompt", "seed", "schedule", "steps", "m", "s", "t_min", "t_max", "fixed_t", "table"}
+SAME_WORK = {"prompt", "elevation", "negative_prompt", "seed", "schedule", "steps", "m", "s", "t_min", "t_max", "fixed_t", "table"}
 """Settings that change what a step asks for, and not how long it takes."""
 
 
@@ -90,11 +92,25 @@ def server_from_environment() -> Server:
     return Server(root, float(os.environ.get("DREAMTIME_KEEP_HOURS") or 24), Pace())
 
 
+def disc() -> Reference:
+    """Something red and round to measure with."""
+    along = torch.linspace(-1, 1, 64)
+    inside = (along[:, None] ** 2 + along**2 < 0.5).float()[..., None]
+    return Reference(inside * torch.tensor([1.0, 0.0, 0.0]) + (1 - inside), inside)
+
+
+def measured_runs(root: Path) -> Iterator[Run]:
+    """A run of every preset, from a prompt and, where the embedded model for it is there, from a picture."""
+    for preset in PRESET_NAMES:
+        yield runs.create_run(root, presets.preset(preset, prior=PRIOR, prompt="a red cube"))
+    for preset in PRESET_NAMES if not image_to_3d.not_here(image_to_3d.EMBEDDED) else ():
+        yield runs.create_run(root, image_to_3d.image_preset(preset), disc())
+
+
 def measure(pace: Pace, root: Path) -> None:
     """Take some real steps of every preset, and make the first one's mesh."""
     for_mesh = None
-    for preset in PRESET_NAMES:
-        run = runs.create_run(root, presets.preset(preset, prior=PRIOR, prompt="a red cube"))
+    for run in measured_runs(root):
         ends = [time.monotonic() for _, _ in zip(range(WARM_STEPS), runs.work(run), strict=False)][SETTLING_STEPS - 1 :]
         for_mesh = for_mesh or runs.deliver(run).statistics["extraction_seconds"]
         pace.learn(run.settings, (ends[-1] - ends[0]) / (len(ends) - 1), for_mesh)

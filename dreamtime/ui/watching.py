@@ -23,13 +23,16 @@ Curve = list[tuple[int, int, float]]
 
 def begun(stage: Stage, run: Run) -> Updates:
     """The page as a run begins: its id and seed come first, so that nothing is lost whatever happens."""
-    prompt = run.settings.prompt
-    resumed = run.preview.is_file()
+    title = panels.title_of(run.settings)
+    if run.preview.is_file():
+        live = panels.picture_file(title, run.preview, "as it was left")
+    elif run.reference.is_file():
+        live = panels.picture_file(title, run.reference, "the picture's object, about to take shape")
+    else:
+        live = panels.picture(f"{title} is about to take shape.")
     return {
         stage.status: panels.status("Preparing", ["the first run loads the model"], busy=True),
-        stage.live: panels.picture_file(prompt, run.preview, "as it was left")
-        if resumed
-        else panels.picture(f"“{prompt}” is about to take shape."),
+        stage.live: live,
         stage.view: gr.HTML(panels.picture("Here you see what the prior is asked about."), visible=True),
         stage.model: gr.Model3D(visible="hidden"),
         stage.run_id: run.id,
@@ -64,7 +67,7 @@ def progress(stage: Stage, run: Run) -> Callable[[Frame], Updates]:
         stage = stage_of(frame.t, settings.m, settings.s)
         return {
             stage.status: panels.optimising(frame, stage, colors, runs.stop_requested(run)),
-            stage.live: panels.picture(f"{settings.prompt}, step {frame.step}", frame.preview, "live, from a fixed camera"),
+            stage.live: panels.picture(f"{panels.title_of(settings)}, step {frame.step}", frame.preview, "live, from a fixed camera"),
             stage.view: panels.picture("A random view of it", frame.view, "what the prior was shown"),
         }
 
@@ -132,7 +135,7 @@ def watch(stage: Stage, server: Server, run: Run) -> Iterator[Updates]:
 def shown(stage: Stage, run: Run) -> Updates:
     """The page with the result of an earlier run, delivered now if it has not been yet."""
     made = runs.delivered(run) or runs.deliver(run)
-    picture = panels.picture_file(run.settings.prompt, made.files["picture"], "the result")
+    picture = panels.picture_file(panels.title_of(run.settings), made.files["picture"], "the result")
     charted = charts(stage, run)(runs.curve_rows(run, made.steps))
     page = finished(stage, run, made) | model_of(stage, run) | charted
     return {**page, stage.live: picture, stage.run_id: run.id, stage.seed: run.settings.seed}

@@ -1,0 +1,159 @@
+"""Where everything on the picture tab stands: the picture and its object on the left, the stage on the right."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from dreamtime import image_to_3d, presets
+from dreamtime.image_to_3d import ELEVATION, EMBEDDED, foreground_ratio, image_preset
+from dreamtime.prompts import MAX_PROMPT_CHARACTERS
+from dreamtime.ui import panels
+from dreamtime.ui.controls import earlier_runs, knob_tabs, preset_choices, schedule_preview, seed_row
+from dreamtime.ui.pictures import (
+    FIDELITY,
+    HIGHEST,
+    LARGEST,
+    LOWEST,
+    PICTURE_GUIDING,
+    PICTURE_KNOBS,
+    PRIOR_NAMES,
+    REMOVALS,
+    SMALLEST,
+    picture_box,
+    picture_values,
+)
+from dreamtime.ui.server import PRIOR, Server
+from dreamtime.ui.stage import Stage, build_stage, id_of
+from dreamtime.ui.text_layout import EXAMPLES, PRESET
+from dreamtime.ui.widgets import LOADING, SCHEDULING
+
+PICTURES = EXAMPLES / "pictures"
+REMOVAL_WORDS = {"auto": "Automatic", "always": "Always", "never": "Never"}
+
+
+@dataclass(frozen=True)
+class PictureTab:
+    """The components that events read and write."""
+
+    banner: gr.HTML
+    picture: gr.Image
+    object: gr.HTML  # the processed view
+    ratio: gr.Slider
+    removal: gr.Radio
+    elevation: gr.Slider
+    automatic: gr.Checkbox
+    estimate: gr.Button
+    found: gr.HTML
+    preset: gr.Radio
+    randomise: gr.Checkbox
+    prior: gr.Dropdown
+    prompt: gr.Textbox
+    text_prior: gr.Dropdown
+    text_weight: gr.Number
+    knobs: dict[str, Component]  # by the field of `Settings` that each stands for
+    stage: Stage
+
+    @property
+    def framing(self) -> list[Component]:
+        """What decides how the object is taken out of its picture."""
+        return [self.picture, self.ratio, self.removal]
+
+    @property
+    def words(self) -> list[Component]:
+        """What is said beside the picture."""
+        return [self.prompt, self.text_prior, self.text_weight]
+
+
+def example_pictures() -> list[str]:
+    """The pictures that can be tried at once; none where the package is installed without them."""
+    return [str(path) for path in sorted(PICTURES.glob("*.png"))]
+
+
+def picture_presets(server: Server, prior: str) -> list[tuple[str, str]]:
+    """The presets for a prior, with what they take."""
+    return preset_choices(server, lambda name: image_preset(name, prior=prior))
+
+
+def awaiting() -> str:
+    """What stands in the place of the processed view before there is one."""
+    return panels.picture("Its object shows here before anything runs.")
+
+
+def framing() -> dict[str, Any]:
+    """The picture, its object, and how the one becomes the other."""
+    with gr.Row(elem_classes="dt-framing"):
+        with gr.Column(min_width=140):
+            sources: list[Any] = ["upload", "webcam", "clipboard"]
+            words: dict[str, Any] = {"label": "Picture", "placeholder": "Drop, paste or\nclick to choose"}
+            picture = picture_box(sources=sources, buttons=[], height=None, elem_classes="dt-input", **words)
+        with gr.Column(min_width=140):
+            processed = gr.HTML(awaiting(), apply_default_css=False)
+    if examples := example_pictures():
+        gr.Examples([[path] for path in examples], [picture], label="Examples", examples_per_page=20, elem_id="dt-examples")
+    with gr.Accordion("Cutting out", open=False):
+        info = "How much of the frame the object fills; it should be what the model was taught"
+        bounds: dict[str, Any] = {"minimum": SMALLEST, "maximum": LARGEST, "step": 0.01}
+        ratio = gr.Slider(value=foreground_ratio(EMBEDDED), label="Foreground ratio", info=info, **bounds)
+        info = "Automatic keeps what the picture's own transparency says"
+        removals = [(REMOVAL_WORDS[name], name) for name in REMOVALS]
+        removal = gr.Radio(removals, value="auto", label="Remove the background", info=info, elem_classes="dt-presets")
+    return {"picture": picture, "object": processed, "ratio": ratio, "removal": removal}
+
+
+def elevating() -> dict[str, Any]:
+    """From how high the picture was taken."""
+    with gr.Group():
+        info = "Degrees above the horizon from which the picture was taken"
+        bounds: dict[str, Any] = {"minimum": LOWEST, "maximum": HIGHEST, "step": 1}
+        elevation = gr.Slider(value=ELEVATION, label="Elevation", info=info, **bounds)
+        with gr.Row(elem_classes="dt-seed"):
+            automatic = gr.Checkbox(False, label="Find it when I press Generate", container=False, min_width=140)
+            estimate = gr.Button("Find it now", size="sm", min_width=90)
+    found = gr.HTML(visible=False, apply_default_css=False)
+    return {"elevation": elevation, "automatic": automatic, "estimate": estimate, "found": found}
+
+
+def drawer(values: dict[str, Any]) -> dict[str, Any]:
+    """The advanced drawer: the prior, the words beside the picture, and the knobs by name."""
+    with gr.Accordion("Advanced", open=False):
+        info = f"The model that imagines the other sides; all but {EMBEDDED} want a GPU"
+        prior = gr.Dropdown(list(PRIOR_NAMES), value=EMBEDDED, label="Prior", info=info)
+        with gr.Group():
+            info = "Optional: say what it is, and a second prior that reads it guides, too"
+            prompt = gr.Textbox(label="Prompt", info=info, max_lines=2, max_length=MAX_PROMPT_CHARACTERS)
+            with gr.Row():
+                text_prior = gr.Dropdown(list(presets.PRIORS), value=PRIOR, label="Text prior", min_width=140)
+                bounds: dict[str, Any] = {"minimum": 0, "maximum": 1000, "step": 0.1}
+                text_weight = gr.Number(1.0, label="Text weight", min_width=100, **bounds)
+        groups = {"Schedule": SCHEDULING, "Guidance": PICTURE_GUIDING, "Fidelity": FIDELITY, "Memory": LOADING}
+        knobs = knob_tabs(groups, values)
+    chosen = {name: knobs[name] for name in PICTURE_KNOBS}
+    return {"prior": prior, "prompt": prompt, "text_prior": text_prior, "text_weight": text_weight, "knobs": chosen}
+
+
+def controls(server: Server, values: dict[str, Any]) -> dict[str, Any]:
+    """Everything a person can choose and press."""
+    if sentence := image_to_3d.not_here(EMBEDDED):
+        gr.HTML(panels.hint(f"{sentence} Choose another prior under Advanced."), apply_default_css=False)
+    chosen = framing() | elevating()
+    preset = gr.Radio(picture_presets(server, EMBEDDED), value=PRESET, label="Quality", elem_classes="dt-presets")
+    seed, randomise = seed_row()
+    go = gr.Button("Generate", variant="primary", size="lg")
+    chosen |= {"preset": preset, "seed": seed, "randomise": randomise, "go": go}
+    return chosen | drawer(values) | earlier_runs()
+
+
+def lay_out(server: Server, banner: gr.HTML) -> PictureTab:
+    """Build the tab, with nothing connected yet; the banner above it tells which prior is in use."""
+    values = picture_values(PRESET)
+    with gr.Row(elem_classes="dt-columns"):
+        with gr.Column(scale=4, min_width=320):
+            left = controls(server, values)
+        with gr.Column(scale=9, min_width=320, elem_id=id_of("picture")):
+            invitation = "Give it a picture of one object and press Generate."
+            idle = panels.picture("Your object takes shape here.")
+            stage = build_stage("picture", invitation, idle, schedule_preview(values), values["steps"], left)
+    own = {name: left[name] for name in PictureTab.__dataclass_fields__ if name in left}
+    return PictureTab(banner, **own, stage=stage)

@@ -1,0 +1,133 @@
+"""The tab that turns a picture into an object: what happens when people give one, choose and press."""
+
+import secrets
+from collections.abc import Iterator
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from dreamtime.image_to_3d import EMBEDDED, foreground_ratio
+from dreamtime.ui import panels
+from dreamtime.ui.controls import QUIET, banner_of, connect_schedule
+from dreamtime.ui.driver import PriorUnavailable, elevation_found
+from dreamtime.ui.errors import one_sentence
+from dreamtime.ui.picture_layout import PictureTab, awaiting, lay_out, picture_presets
+from dreamtime.ui.pictures import PICTURE_KNOBS, Words, picture_settings, picture_values, reference_of
+from dreamtime.ui.running import connect_runs, start
+from dreamtime.ui.server import RUNNING, Server
+from dreamtime.ui.watching import Updates
+from dreamtime.ui.widgets import MAX_SEED
+
+PROCESSING: dict[str, Any] = {"concurrency_id": "pictures", "concurrency_limit": 2}
+"""How many pictures are processed at a time: each takes some memory for a moment."""
+
+
+def picture_tab(server: Server, banner: gr.HTML) -> PictureTab:
+    """Build the tab and connect it."""
+    tab = lay_out(server, banner)
+    connect_picture(tab)
+    connect_elevation(tab)
+    connect_start(tab, server)
+    connect_choices(tab, server)
+    connect_schedule(tab.stage, tab.knobs)
+    return tab
+
+
+def connect_picture(tab: PictureTab) -> None:
+    """The object shows as soon as there is a picture, and follows how it is cut out; a hint when there is none in it."""
+
+    def processed(picture: str | None, ratio: float, removal: str) -> str:
+        if picture is None:
+            return awaiting()
+        try:
+            with one_sentence():
+                return panels.processed(reference_of(picture, ratio, removal))
+        except gr.Error as error:
+            return panels.hint(error.message)
+
+    shown: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private", "trigger_mode": "always_last"}
+    changes = [tab.picture.change, tab.ratio.release, tab.ratio.change, tab.removal.change]
+    gr.on(changes, processed, tab.framing, tab.object, **PROCESSING, **shown)
+
+
+def found_in_words(degrees: float) -> Any:
+    """What was found, under the slider."""
+    words = f"Found: about {degrees:.0f}° above the horizon. It is an estimate; move the slider if you know better."
+    return gr.HTML(f'<p class="dt-found" role="status">{words}</p>', visible=True)
+
+
+def connect_elevation(tab: PictureTab) -> None:
+    """Find it now: the slider goes where the prior believes the camera stood."""
+
+    def estimate_pressed(picture: str | None, ratio: float, removal: str, prior: str) -> Updates:
+        with one_sentence(escape):
+            settings = picture_settings("draft", prior, 0, 0.0, Words(), {})
+            degrees = elevation_found(settings, reference_of(picture, ratio, removal))
+            return {tab.elevation: round(degrees), tab.found: found_in_words(degrees)}
+
+    visible: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private", "show_progress_on": [tab.elevation]}
+    tab.estimate.click(estimate_pressed, [*tab.framing, tab.prior], [tab.elevation, tab.found], **RUNNING, **visible)
+    tab.picture.change(lambda: gr.HTML(visible=False), None, tab.found, queue=False, **QUIET)
+
+
+def connect_start(tab: PictureTab, server: Server) -> None:
+    """Generate, and what comes after."""
+    stage = tab.stage
+
+    def start_pressed(
+        picture: str | None,
+        ratio: float,
+        removal: str,
+        elevation: float,
+        automatic: bool,
+        preset: str,
+        prior: str,
+        seed: float,
+        randomise: bool,
+        prompt: str,
+        text_prior: str,
+        text_weight: float,
+        *values: Any,
+    ) -> Iterator[Updates]:
+        with one_sentence(escape):
+            seed = secrets.randbelow(MAX_SEED) if randomise else seed
+            knobs, words = dict(zip(PICTURE_KNOBS, values, strict=True)), Words(prompt, text_prior, text_weight)
+            settings = picture_settings(preset, prior, seed, elevation, words, knobs)
+            reference = reference_of(picture, ratio, removal)
+            yield {tab.banner: banner_of(prior)}
+            if automatic:
+                yield {stage.status: panels.status("Finding the elevation", ["from what the prior imagines above"], busy=True)}
+                try:
+                    elevation = elevation_found(settings, reference)
+                    yield {tab.elevation: round(elevation), tab.found: found_in_words(elevation)}
+                except PriorUnavailable as error:
+                    yield {stage.status: panels.status("Not begun", ["the prior is not to be had"])}
+                    if prior == EMBEDDED:
+                        raise
+                    gr.Warning(escape(f"{error} The elevation stays at {elevation:g}°."), title="No estimate")
+                settings = picture_settings(preset, prior, seed, elevation, words, knobs)
+            instead = picture_settings(preset, EMBEDDED, seed, elevation, words, {})
+            yield from start(stage, tab.banner, server, settings, instead, reference)
+
+    chosen = [tab.elevation, tab.automatic, tab.preset, tab.prior, stage.seed, tab.randomise]
+    inputs = [*tab.framing, *chosen, *tab.words, *tab.knobs.values()]
+    outputs = [tab.banner, tab.elevation, tab.found]
+    for event in connect_runs(stage, server, [stage.go.click], start_pressed, inputs, outputs):
+        event.then(lambda prior: gr.Radio(picture_presets(server, prior)), tab.prior, tab.preset, queue=False, **QUIET)
+
+
+def connect_choices(tab: PictureTab, server: Server) -> None:
+    """What changes on the page while people choose: the knobs follow preset and prior, frame and banner the prior."""
+
+    def start_chosen(preset: str, prior: str) -> list[Any]:
+        with one_sentence(escape):
+            return list(picture_values(preset, prior).values())
+
+    def prior_chosen(prior: str) -> list[Any]:
+        return [gr.Radio(picture_presets(server, prior)), foreground_ratio(prior), banner_of(prior)]
+
+    knobs = list(tab.knobs.values())
+    gr.on([tab.preset.input, tab.prior.input], start_chosen, [tab.preset, tab.prior], knobs, queue=False, **QUIET)
+    tab.prior.input(prior_chosen, tab.prior, [tab.preset, tab.ratio, tab.banner], queue=False, **QUIET)
+    tab.automatic.change(lambda automatic: gr.Slider(interactive=not automatic), tab.automatic, tab.elevation, **QUIET)

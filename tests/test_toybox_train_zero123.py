@@ -1,0 +1,52 @@
+"""The training of the embedded Zero-1-to-3, made tiny: what it writes is what the prior reads."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from dreamtime.priors import zero123
+from dreamtime.references import reference_camera
+from dreamtime.toybox import WEIGHTS, train_zero123
+from dreamtime.toybox.novel_views import FIELD_OF_VIEW
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work = tmp_path_factory.mktemp("zero123")
+    sizes = ["--objects", "3", "--steps", "2", "--batch", "2"]
+    train_zero123.main(["--work", str(work), "--output", str(work / "out"), *sizes])
+    return work
+
+
+def test_the_prior_reads_what_the_training_writes(trained: Path):
+    cpu = torch.device("cpu")
+    prior = zero123.load_prior(trained / "out", cpu, torch.float32)
+    look = zero123.load_image_encoder(trained / "out", cpu, torch.float32)
+    camera = reference_camera(0.3, 1.9, FIELD_OF_VIEW, 64)
+    negative, positive = look(torch.ones(64, 64, 3), camera)(camera)
+    assert prior.resolution == 64
+    assert not negative.any()
+    assert torch.isfinite(prior.predict_noise(torch.zeros(1, 4, 16, 16), 500, positive)).all()
+
+
+def test_no_file_is_larger_than_ten_megabytes(trained: Path):
+    sizes = {path.name: path.stat().st_size for path in (trained / "out").rglob("*") if path.is_file()}
+    assert max(sizes.values()) < 10e6
+    assert {"README.md", "zero123-loss.csv", "model_index.json"} <= sizes.keys()
+
+
+def test_the_unet_begins_as_the_text_models_and_blind_to_the_reference():
+    start = UNet2DConditionModel.from_pretrained(WEIGHTS, subfolder="unet", torch_dtype=torch.float32, local_files_only=True)
+    unet = train_zero123.build_unet(start).eval()
+    draw = torch.Generator().manual_seed(0)
+    z, reference = torch.randn(2, 1, 4, 16, 16, generator=draw)
+    token = torch.randn(1, 1, 64, generator=draw)
+    told, shown = start.eval()(z, 300, token).sample, unet(torch.cat([z, reference], dim=1), 300, token).sample
+    torch.testing.assert_close(shown, told)
+
+
+def test_another_training_set_in_the_folder_is_refused(trained: Path):
+    with pytest.raises(ValueError, match="choose another folder"):
+        train_zero123.views(trained, 4, 2000)
