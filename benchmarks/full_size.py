@@ -22,7 +22,7 @@ from torch import Generator, Tensor, nn
 from dreamtime import presets
 from dreamtime.generation import NonFiniteStep
 from dreamtime.presets import Settings
-from dreamtime.priors import autoencoder, skeletons
+from dreamtime.priors import skeletons
 from dreamtime.priors.architectures import PUBLISHED, Configuration
 from dreamtime.types import DiffusionPrior
 
@@ -33,22 +33,6 @@ WARM_UP = 3  # steps that are not counted: kernels are chosen and memory is laid
 
 
 # -- models
-
-
-class FromReference:
-    """A Zero-1-to-3 denoiser in the loop: beside the noisy latents it sees those of a picture, and one token for the pose."""
-
-    def __init__(self, unet: Any, vae: Any, alphas_cumprod: Tensor) -> None:
-        self.unet, self.vae, self.alphas_cumprod = unet.requires_grad_(False), autoencoder.encoder_of(vae), alphas_cumprod
-        self.side = unet.config.sample_size * autoencoder.factor(vae)
-
-    def encode(self, images: Tensor) -> Tensor:
-        return autoencoder.latents(self.vae, images, self.side)
-
-    @torch.no_grad()
-    def predict_noise(self, z_t: Tensor, t: int, condition: Tensor) -> Tensor:
-        seen = torch.cat([z_t, torch.zeros_like(z_t)], dim=1).to(self.unet.dtype)
-        return self.unet(seen, t, encoder_hidden_states=condition.to(self.unet.dtype)).sample.float()
 
 
 def filled(module: nn.Module, device: torch.device, generator: Generator) -> nn.Module:
@@ -67,13 +51,7 @@ def filled(module: nn.Module, device: torch.device, generator: Generator) -> nn.
 def built(configuration: Configuration, device: torch.device, dtype: torch.dtype) -> tuple[DiffusionPrior, tuple[int, int]]:
     """A model of random weights, and the tokens and width of its condition."""
     generator = Generator(device).manual_seed(0)
-    if configuration["_class_name"] == "Zero1to3StableDiffusionPipeline":
-        unet, vae = (skeletons.part_of(configuration, part, dtype) for part in ("unet", "vae"))
-        abar = skeletons.prior_of({**PUBLISHED["stable-diffusion-1.5"]}, dtype).alphas_cumprod
-        prior: Any = FromReference(unet, vae, abar)
-        shape = 1, configuration["unet"]["cross_attention_dim"]
-    else:
-        prior, shape = skeletons.prior_of(configuration, dtype), skeletons.condition_shape(configuration)
+    prior, shape = skeletons.prior_of(configuration, dtype), skeletons.condition_shape(configuration)
     for part in vars(prior).values():
         if isinstance(part, nn.Module):
             filled(part, device, generator)

@@ -1,4 +1,5 @@
-"""From a cold command to the GLB: wall seconds and peak memory per preset, and where a step's milliseconds go.
+"""From a cold command to the GLB: wall seconds and peak memory per preset, the app's first page and first preview, and where a
+step's milliseconds go.
 
     python -m benchmarks.speed
 
@@ -6,23 +7,29 @@ Writes `speed.md` beside this file. Run it on an otherwise idle machine; its cla
 """
 
 import argparse
+import os
 import platform
 import resource
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections import defaultdict
 from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
+from gradio_client import Client
 
 from dreamtime import presets
 from dreamtime.types import DiffusionPrior
 
 HERE = Path(__file__).parent
+WARM_UP = 25  # seconds after the first page in which the app loads its model and measures its pace
+PREVIEW = 4  # the place of the preview among the outputs of /text_to_3d
 
 
 class Clock:
@@ -84,6 +91,55 @@ def cold_command(preset: str) -> tuple[float, float, float]:
     return wall, cpu, after.ru_maxrss / 1024
 
 
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as page:
+            return bool(page.status == 200)
+    except OSError:
+        return False
+
+
+def app_seconds(repeats: int) -> tuple[float, list[float], list[float]]:
+    """Seconds from `python app.py` to the first page; then, once it is warm, from the call to the run id and to the preview."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url, accepted, previewed = f"http://127.0.0.1:{port}/", list[float](), list[float]()
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = {"GRADIO_SERVER_PORT": str(port), "DREAMTIME_RUNS": folder, "HF_HUB_OFFLINE": "1"}
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, "app.py"],
+            cwd=HERE.parent,
+            env=os.environ | chosen,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            while not answers(url):
+                time.sleep(0.05)
+            first_page = time.perf_counter() - started
+            time.sleep(WARM_UP)
+            client = Client(url, verbose=False)
+            for seed in range(repeats):
+                started = time.perf_counter()
+                job = client.submit(prompt="a red cube", preset="standard", seed=seed, api_name="/text_to_3d")
+                run_id = ""
+                for update in job:
+                    if not run_id:
+                        run_id = update[0]
+                        accepted.append(time.perf_counter() - started)
+                    if update[PREVIEW] is not None:
+                        previewed.append(time.perf_counter() - started)
+                        break
+                client.predict(run_id=run_id, api_name="/stop")
+                job.result()
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+    return first_page, accepted, previewed
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
@@ -105,7 +161,16 @@ def main() -> None:
         lines.append(
             f"| {preset} | {steps} | {statistics.median(walls):.1f} | {statistics.median(cpus):.1f} | {max(peaks):.0f} |"
         )
-    lines += ["", "Milliseconds of one step:", ""]
+    page, accepted, previewed = app_seconds(arguments.repeats)
+    lines += [
+        "",
+        f"First page {page:.1f} s after `python app.py`, one measurement. In the warm app, `/text_to_3d`, preset standard:"
+        f" accepted after {statistics.median(accepted):.2f} s, the first preview after {statistics.median(previewed):.2f} s,"
+        f" medians of {arguments.repeats}.",
+        "",
+        "Milliseconds of one step:",
+        "",
+    ]
     breakdowns = {preset: step_breakdown(preset) for preset in ("draft", "standard")}
     parts = next(iter(breakdowns.values()))
     lines += ["| preset | " + " | ".join(parts) + " |", "|---" * (1 + len(parts)) + "|"]

@@ -119,7 +119,8 @@ def step_of(
 def need_of(source: str, dtype: torch.dtype, views: int, side: int, options: Options, learns: bool = False) -> Need:
     """What a prior needs in a run; `learns` if the objective trains a second predictor. Raises `ModelUnavailable`."""
     configuration = configuration_of(source)
-    texts = [part_of(configuration, part, dtype) for part in configuration if part.startswith("text_encoder")]
+    readers = [part for part in configuration if part.startswith(("text_encoder", "image_encoder"))]
+    texts = [part_of(configuration, part, dtype) for part in readers]
     prior = prior_of(configuration, dtype)
     modules = {name: module for name, module in vars(prior).items() if isinstance(module, nn.Module)}
     if "vae" in modules:
