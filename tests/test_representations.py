@@ -115,7 +115,7 @@ def test_the_blob_is_a_cone():
 
 
 def test_the_solid_blob_is_opaque_inside_and_clear_outside():
-    points = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.3, 0.0], [0.5, 0.0, 0.0], [0.0, 0.0, 0.7]])
+    points = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.27, 0.0], [0.45, 0.0, 0.0], [0.0, 0.0, 0.63]])
     heights = 60 * torch.tensor([math.tanh(4), math.tanh(1.6), 0.0, math.tanh(-1.6)])
     assert torch.allclose(solid_blob(points), heights, atol=1e-4)
     # Of the light through the middle of the ball less than e^-40 comes out again.

@@ -19,7 +19,7 @@ def conical_blob(points: Float[Tensor, "N 3"], height: float = 10.0, radius: flo
 
 
 def solid_blob(
-    points: Float[Tensor, "N 3"], height: float = 60.0, radius: float = 0.5, sharpness: float = 4.0
+    points: Float[Tensor, "N 3"], height: float = 60.0, radius: float = 0.45, sharpness: float = 4.0
 ) -> Float[Tensor, " N"]:
     """height tanh(sharpness (1 - |x| / radius)), before the softplus: a ball that is opaque from the first step on.
 
