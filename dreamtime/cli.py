@@ -1,4 +1,4 @@
-"""The command line: `python -m dreamtime text|presets|schedule|resume|stop|evaluate`.
+"""The command line: `python -m dreamtime text|image|presets|schedule|resume|stop|evaluate`.
 
 Progress goes to stderr, paths of results to stdout. Every mistake is one line on stderr and exit code 2; nothing that was
 computed before it is lost.
@@ -7,19 +7,20 @@ computed before it is lost.
 import argparse
 import csv
 import json
+import math
 import os
 import shutil
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import nullcontext
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import torch
 from tqdm import tqdm
 
-from dreamtime import diffusion, methods, objectives, presets, runs
+from dreamtime import diffusion, image_to_3d, methods, objectives, preprocess, presets, runs
 from dreamtime.evaluation import command
 from dreamtime.priors import options
 
@@ -53,31 +54,23 @@ def timestep_list(text: str) -> tuple[int, ...]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(prog="dreamtime", description="Text to textured 3D models by time-prioritized score distillation.")
+    told = "Text and pictures to textured 3D models by time-prioritized score distillation."
+    parser = OneLineParser(prog="dreamtime", description=told)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=OneLineParser)
 
     text = commands.add_parser("text", help="turn a prompt into a 3D model")
     text.add_argument("prompt", help='for example "a red cube"')
     add_recipe_options(text, "toybox")
+    text.add_argument("--negative-prompt", metavar="TEXT", help="what to steer away from")
+    text.add_argument("--guidance", metavar="NAME", help=f"one of {', '.join(objectives.GUIDANCES)}")
+    text.add_argument("--background", metavar="NAME", help=f"one of {', '.join(presets.BACKGROUNDS)}")
     text.add_argument("--lora", metavar="FILE", help="adapters to merge into the prior: safetensors file, folder or Hub id")
     text.add_argument("--lora-scale", type=float, metavar="X", help="their strength (default 1)")
     text.add_argument("--embedding", metavar="FILE", help="a textual inversion to add to the prior")
-    text.add_argument("--memory", metavar="NAME", help=f"how sparing the prior is: {', '.join(options.MEMORIES)}")
-    text.add_argument("--attention", metavar="NAME", help=f"one of {', '.join(options.ATTENTIONS)}")
-    text.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
-    add_schedule_options(text, "--schedule")
-    text.add_argument("--seed", type=int, help="decides all chance (default 0)")
-    text.add_argument("--negative-prompt", metavar="TEXT", help="what to steer away from")
-    text.add_argument("--objective", metavar="NAME", help=f"one of {', '.join(objectives.OBJECTIVES)} (default sds)")
-    text.add_argument("--guidance", metavar="NAME", help=f"one of {', '.join(objectives.GUIDANCES)}")
-    text.add_argument("--guidance-scale", type=float, metavar="X", help="pull of the prompt; 1 is none")
-    text.add_argument("--weighting", metavar="NAME", help=f"w(t) of the gradient: {', '.join(presets.WEIGHTINGS)}")
-    text.add_argument("--representation", metavar="NAME", help=f"one of {', '.join(presets.REPRESENTATIONS)}")
-    text.add_argument("--background", metavar="NAME", help=f"one of {', '.join(presets.BACKGROUNDS)}")
-    text.add_argument("--views", type=int, metavar="B", help="images per step")
-    text.add_argument("--resolution", type=int, metavar="PX", help="side of those images")
-    text.add_argument("--learning-rate", type=float, metavar="X")
+    add_run_options(text, objectives.OBJECTIVES)
     add_output_options(text)
+
+    add_image_command(commands.add_parser("image", help="turn a picture of one object into a 3D model"))
 
     listing = commands.add_parser("presets", help="list the methods with their settings and sources, or show one in full")
     listing.add_argument("method", nargs="?", metavar="METHOD", help=f"one of {', '.join(methods.METHODS)}")
@@ -104,8 +97,63 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_image_command(image: argparse.ArgumentParser) -> None:
+    """The picture, how its object is taken out of it, and what is said beside it."""
+    image.add_argument("picture", type=Path, help="PNG, JPEG, WebP, GIF, BMP or TIFF, as it comes from the camera")
+    image.add_argument("--preset", default="standard", metavar="NAME", help="draft, standard or high (default standard)")
+    image.add_argument(
+        "--prior",
+        default=image_to_3d.EMBEDDED,
+        metavar="NAME",
+        help=f"{', '.join(image_to_3d.PRIORS)}, a Hub id or a folder (default {image_to_3d.EMBEDDED})",
+    )
+    image.add_argument(
+        "--elevation",
+        type=elevation_or_none,
+        default=image_to_3d.ELEVATION,
+        metavar="auto|DEG",
+        help=f"from how high the picture was taken, degrees; auto estimates it (default {image_to_3d.ELEVATION:g})",
+    )
+    image.add_argument("--foreground-ratio", type=float, metavar="X", help="share of the frame that the object is to fill")
+    image.add_argument(
+        "--remove-background",
+        default="auto",
+        choices=get_args(preprocess.RemoveBackground),
+        help="auto respects the picture's transparency (default auto)",
+    )
+    image.add_argument("--show-input", type=Path, metavar="FILE", help="write what the model sees, as a transparent PNG")
+    image.add_argument("--prompt", metavar="TEXT", help="say what it is: a second prior that reads it guides, too")
+    image.add_argument("--text-prior", default="auto", metavar="NAME", help="which one, as --prior of the command text")
+    image.add_argument("--text-weight", type=float, metavar="X", help="how much it counts (default 1)")
+    image.add_argument("--rgb", type=float, metavar="X", help="weight of the picture's colours")
+    image.add_argument("--mask", type=float, metavar="X", help="weight of its outline")
+    add_run_options(image, objectives.WITHOUT_TEXTS)
+    add_output_options(image)
+
+
+def elevation_or_none(text: str) -> float | None:
+    """Degrees, or None for `auto`."""
+    return None if text == "auto" else float(text)
+
+
+def add_run_options(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    """What shapes a run, whatever it starts from; `names` are the objectives that it can have."""
+    parser.add_argument("--memory", metavar="NAME", help=f"how sparing the prior is: {', '.join(options.MEMORIES)}")
+    parser.add_argument("--attention", metavar="NAME", help=f"one of {', '.join(options.ATTENTIONS)}")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
+    add_schedule_options(parser, "--schedule")
+    parser.add_argument("--seed", type=int, help="decides all chance (default 0)")
+    parser.add_argument("--objective", metavar="NAME", help=f"one of {', '.join(names)} (default sds)")
+    parser.add_argument("--guidance-scale", type=float, metavar="X", help="pull of prompt or picture; 1 is none")
+    parser.add_argument("--weighting", metavar="NAME", help=f"w(t) of the gradient: {', '.join(presets.WEIGHTINGS)}")
+    parser.add_argument("--representation", metavar="NAME", help=f"one of {', '.join(presets.REPRESENTATIONS)}")
+    parser.add_argument("--views", type=int, metavar="B", help="images per step")
+    parser.add_argument("--resolution", type=int, metavar="PX", help="side of those images")
+    parser.add_argument("--learning-rate", type=float, metavar="X")
+
+
 def add_recipe_options(parser: argparse.ArgumentParser, prior: str, choose_method: bool = True) -> None:
-    """What a run's settings start from."""
+    """What the settings of a run from a prompt start from."""
     parser.add_argument("--preset", default="standard", metavar="NAME", help="draft, standard or high (default standard)")
     parser.add_argument(
         "--prior",
@@ -138,12 +186,13 @@ def given(arguments: argparse.Namespace, names: set[str]) -> dict[str, Any]:
     return {name: value for name, value in vars(arguments).items() if name in names and value is not None}
 
 
-def check_output(path: Path | None) -> None:
+def check_output(path: Path | None, formats: tuple[str, ...] = FORMATS) -> None:
     """Raise ValueError before any work if the result could not be written there."""
     if path is None:
         return
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"The output must end in one of {', '.join(FORMATS)}, got {path.name!r}.")
+    if path.suffix.lower() not in formats:
+        names = f"one of {', '.join(formats)}" if len(formats) > 1 else formats[0]
+        raise ValueError(f"The output must end in {names}, got {path.name!r}.")
     if path.is_dir() or not path.absolute().parent.is_dir() or not os.access(path.absolute().parent, os.W_OK):
         raise ValueError(
             f"Cannot write {str(path)!r}: its folder must exist and be writable, and it must not be a folder itself."
@@ -207,13 +256,52 @@ def text(arguments: argparse.Namespace) -> None:
     prior, why = presets.resolve_prior(arguments.prior, device)
     settings = presets.preset(arguments.preset, device, prior, arguments.method, **chosen)
     run = runs.create_run(arguments.runs, settings)
-    print(f"Run {run.id}: {presets.describe(settings)}", file=sys.stderr)
     if arguments.prior == "auto":
         print(f"The prior is {prior}: {why}.", file=sys.stderr)
+    tell(settings, run)
+    work_and_deliver(run, arguments)
+
+
+def tell(settings: presets.Settings, run: runs.Run) -> None:
+    """What runs, what it needs, and what to know before."""
+    print(f"Run {run.id}: {presets.describe(settings)}", file=sys.stderr)
     if foretold := presets.memory_foretold(settings):
         print(f"It needs {foretold}.", file=sys.stderr)
     for advice in presets.advice(settings):
         print(advice, file=sys.stderr)
+
+
+def text_prior_of(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
+    """Who reads the prompt beside a picture, if there is one."""
+    if not arguments.prompt:
+        return {}
+    return {"text_prior": presets.resolve_prior(arguments.text_prior, device)[0]}
+
+
+def image(arguments: argparse.Namespace) -> None:
+    check_output(arguments.output)
+    check_output(arguments.show_input, (".png",))
+    device = presets.resolve_device(arguments.device)
+    names = {field.name for field in fields(presets.Settings)} - {"prior", "device", "text_prior"}
+    chosen = given(arguments, names) | text_prior_of(arguments, device)
+    settings = image_to_3d.image_preset(arguments.preset, device, arguments.prior, **chosen)
+    ratio = arguments.foreground_ratio
+    reference = preprocess.process(
+        arguments.picture,
+        image_to_3d.REFERENCE_SIDE,
+        image_to_3d.foreground_ratio(settings.prior) if ratio is None else ratio,
+        arguments.remove_background,
+    )
+    for note in reference.notes:
+        print(f"{note[0].upper()}{note[1:]}.", file=sys.stderr)
+    if arguments.show_input:
+        preprocess.save_reference(arguments.show_input, reference)
+    if arguments.elevation is None:
+        found = math.degrees(image_to_3d.estimated_elevation(settings, reference).elevation)
+        print(f"The picture seems to be taken from about {found:.0f} degrees above the horizon.", file=sys.stderr)
+        settings = replace(settings, elevation=round(found, 1))
+    run = runs.create_run(arguments.runs, settings, reference)
+    tell(settings, run)
     work_and_deliver(run, arguments)
 
 
@@ -305,7 +393,15 @@ def evaluate(arguments: argparse.Namespace) -> None:
     print(command.evaluate(arguments))
 
 
-COMMANDS = {"text": text, "presets": list_presets, "resume": resume, "stop": stop, "schedule": schedule, "evaluate": evaluate}
+COMMANDS = {
+    "text": text,
+    "image": image,
+    "presets": list_presets,
+    "resume": resume,
+    "stop": stop,
+    "schedule": schedule,
+    "evaluate": evaluate,
+}
 
 
 def main(argv: list[str] | None = None) -> int:

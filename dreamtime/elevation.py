@@ -8,6 +8,7 @@ elevation is the one for which they agree best.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -20,7 +21,7 @@ from dreamtime.references import together
 from dreamtime.types import Cameras, Condition, DiffusionPrior, NoisePredictor
 
 CANDIDATES = tuple(math.radians(degrees) for degrees in (-10, 0, 10, 20, 30, 40, 50))
-OVERHEAD = math.radians(80)  # as high as the embedded model was taught
+OVERHEAD = math.radians(89)  # at 90 degrees a camera's azimuth would mean nothing
 QUARTERS = 4  # views from above, a quarter of a turn apart
 
 
@@ -38,7 +39,7 @@ def denoised(
     """What a prior makes of noise in `steps` deterministic steps (DDIM, Song et al. 2021, Eq. 12 with sigma = 0)."""
     times = torch.linspace(len(alphas_cumprod) - 1, 0, steps + 1).round().long().tolist()
     z = noise
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in pairwise(times):
         z = ddim_step(z, predict(z, t, cameras), alphas_cumprod, t, s)
     return z
 

@@ -7,6 +7,7 @@ picture, its timesteps from the run's schedule, and from a second one that reads
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -33,15 +34,17 @@ from dreamtime.presets import (
     load_embed,
     load_prior,
     one_of,
+    preset,
     regularizers_of,
     resolve_device,
     timetable_of,
     weighted,
 )
 from dreamtime.priors.hub import MODELS, on_this_disk, places_of
-from dreamtime.renderers import normals_by_differences
+from dreamtime.priors.options import Options
 from dreamtime.toybox.novel_views import FIELD_OF_VIEW
 from dreamtime.types import Cameras, Condition, DiffusionPrior, NoisePredictor, Objective, Regularizer, Rendering, Step
+from dreamtime.volume_rendering import normals_by_differences
 
 PRIORS: dict[str, str] = {name: model.places[0] for name, model in MODELS.items() if model.reads == "image"}
 """The models that are shown a picture, and where each is looked for first."""
@@ -83,6 +86,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "normal_smoothness_3d": 80.0,
         "orientation": 10.0,
         "opacity": 1.0,
+        "entropy": 0.7,  # theirs is in nats
     },
 }
 SHARE_OF_STEPS = {"draft": 0.5, "standard": 1.0, "high": 2.0}  # of those above, with a large prior
@@ -101,6 +105,8 @@ def foreground_ratio(prior: str) -> float:
 
 def image_preset(name: str, device: str = "auto", prior: str = EMBEDDED, **changes: Any) -> Settings:
     """The preset of that name for a run from a picture, with some settings changed. Raises ValueError."""
+    if prior in MODELS and prior not in PRIORS:
+        raise ValueError(f"The prior {prior!r} reads text: from a picture choose one of {', '.join(PRIORS)}.")
     device = resolve_device(device)
     size = "cpu" if prior == EMBEDDED else "gpu"
     own = CHANGES[size]
@@ -129,8 +135,8 @@ def both(first: Objective, second: Objective, weight: float) -> Objective:
     """The first plus `weight` times the second: two priors guide one scene (Magic123, Eq. 4)."""
 
     def loss(rendering: Rendering, cameras: Cameras, t: int, progress: float, generator: Generator) -> Float[Tensor, ""]:
-        told, shown = (each(rendering, cameras, t, progress, generator) for each in (first, second))
-        return told + weight * shown
+        one, other = (each(rendering, cameras, t, progress, generator) for each in (first, second))
+        return one + weight * other
 
     return loss
 
@@ -182,11 +188,20 @@ def compose(
 
 
 def told_by(settings: Settings) -> Objective:
-    """The objective of the prior that reads the prompt."""
-    second = replace(settings, task="text", prior=settings.text_prior)
+    """The objective of the prior that reads the prompt, as strongly guided as it is without a picture."""
+    usual = preset("standard", settings.device, settings.text_prior, prompt=settings.prompt).guidance_scale
+    second = replace(settings, task="text", prior=settings.text_prior, guidance_scale=usual)
     embed = load_embed(second)
     asking = asking_of(second, load_prior(second.source, second.device, second.options), embed)
     return OBJECTIVES["sds"](asking)
+
+
+@lru_cache(maxsize=1)
+def load_image_prior(source: str, device: str, options: Options) -> DiffusionPrior:
+    """The prior that is shown the picture, kept for the next run, beside the one that reads texts."""
+    from dreamtime.priors import loading
+
+    return loading.load_prior(source, torch.device(device), dtype_of(device), options)
 
 
 def image_to_3d(settings: Settings, reference: Reference) -> Dream:
@@ -199,7 +214,7 @@ def image_to_3d(settings: Settings, reference: Reference) -> Dream:
         look = loading.load_image_encoder(settings.source, device, dtype, settings.options)
         condition = look(reference.image, reference_camera_of(settings)(settings.resolution))
         del look  # a large image encoder is gone before the denoiser comes
-        prior = load_prior(settings.source, settings.device, settings.options)
+        prior = load_image_prior(settings.source, settings.device, settings.options)
         return compose(settings, prior, condition, reference, told)
 
 
@@ -219,12 +234,12 @@ def estimated_elevation(settings: Settings, reference: Reference) -> Estimate:
         prior = load_prior(settings.source, settings.device, settings.options)
     distance, lens = sum(settings.distance) / 2, math.radians(sum(settings.field_of_view) / 2)
     with torch.no_grad():
-        latent = prior.encode(reference.image[None].to(device))[0]
+        channels, height, width = prior.encode(reference.image[None].to(device))[0].shape
         return estimate_elevation(
             prior,
             lambda elevation: look(reference.image, camera(elevation)),
             from_above(settings.resolution, distance, lens),
-            tuple(latent.shape),
+            (channels, height, width),
             ESTIMATE_GUIDANCE,
             seed=settings.seed,
         )

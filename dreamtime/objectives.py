@@ -107,7 +107,7 @@ def nfsd(asking: Asking) -> Objective:
     )
 
 
-def asd(asking: Asking) -> Objective:
+def asd(asking: Question) -> Objective:
     return distillation.asynchronous_score_distillation(asking.prior, asking.condition, asking.guided, asking.weighting)
 
 
@@ -137,7 +137,7 @@ OBJECTIVES: dict[str, Callable[[Any], Objective]] = {
     "bridge": bridge,
 }
 
-WITHOUT_TEXTS = ("sds", "sjc", "sdi", "ism")
+WITHOUT_TEXTS = ("sds", "sjc", "asd", "sdi", "ism")
 """Objectives that take any `Question`: a prior that was shown a picture can be asked them."""
 
 UNGUIDED = ("csd", "nfsd")

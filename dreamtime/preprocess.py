@@ -67,6 +67,14 @@ class Reference:
 # -- reading
 
 
+def opened_file(path: Path) -> io.BufferedReader:
+    """The file, open; raises `BadPicture` where it may not be read."""
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise BadPicture(f"The picture {path.name} cannot be read: {error.strerror or error}.") from error
+
+
 def read_picture(source: Source) -> Picture:
     """Whatever a person sends as an upright RGBA picture of bounded size; raises `BadPicture` for what is none.
 
@@ -78,7 +86,7 @@ def read_picture(source: Source) -> Picture:
         return decoded(source, name)
     if isinstance(source, str | Path) and not Path(source).is_file():
         raise BadPicture(f"A picture file is needed, but there is no file {name}.")
-    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+    with io.BytesIO(source) if isinstance(source, bytes) else opened_file(Path(source)) as file:
         try:
             image = Image.open(file, formats=FORMATS)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

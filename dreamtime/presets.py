@@ -106,6 +106,11 @@ def check_image(settings: "Settings") -> None:
             f"From a picture the objective is one of {', '.join(objectives.WITHOUT_TEXTS)} with classifier-free guidance, got"
             f" {settings.objective!r} with {settings.guidance!r}: the others compare texts."
         )
+    if settings.background != "white" or settings.albedo_share != 1:
+        raise ValueError(
+            "A run from a picture has a white background and an albedo share of 1: its colours hold its light; got"
+            f" {settings.background!r} and {settings.albedo_share:g}."
+        )
     if settings.text_prior and not settings.prompt:
         raise ValueError("A text prior beside the picture needs a prompt to read, got an empty one.")
 
@@ -239,7 +244,7 @@ def settings_to_dict(settings: Settings) -> dict[str, Any]:
 
 def settings_from_dict(values: Mapping[str, Any]) -> Settings:
     """The inverse of `settings_to_dict`; raises ValueError or TypeError on anything else."""
-    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in dict(values).items()}
     return Settings(**plain)
 
 
@@ -374,19 +379,23 @@ def dtype_of(device: str) -> torch.dtype:
     return torch.float16 if device == "cuda" else torch.float32
 
 
+BUILDING = threading.Lock()
+"""Held while modules are loaded or built: while transformers loads a model it patches `torch.nn.Module` for all threads.
+
+Also while diffusers is imported: two threads that ask its lazy module for names at once may find it half there.
+"""
+
+
 @lru_cache(maxsize=2)
 def alphas_cumprod_of(source: str) -> torch.Tensor:
     """The prior's noise levels, read without its weights."""
     from dreamtime.priors import loading  # diffusers takes seconds to import: only when a prior is needed
 
-    return loading.load_alphas_cumprod(source)
+    with BUILDING:
+        return loading.load_alphas_cumprod(source)
 
 
-BUILDING = threading.Lock()
-"""Held while modules are loaded or built: while transformers loads a model it patches `torch.nn.Module` for all threads."""
-
-
-@lru_cache(maxsize=2)  # a run from a picture may ask two
+@lru_cache(maxsize=1)
 def load_prior(source: str, device: str, options: Options = PLAIN) -> DiffusionPrior:
     """The prior, kept for the next run."""
     from dreamtime.priors import loading
@@ -509,7 +518,8 @@ def memory_of(settings: Settings) -> dict[str, int]:
     from dreamtime.priors import memory
 
     dtype, learns = dtype_of(settings.device), settings.objective == "vsd"
-    need = memory.need_of(settings.source, dtype, settings.views, settings.resolution, settings.options, learns)
+    views = settings.views + (settings.task == "image")  # the picture's own comes first
+    need = memory.need_of(settings.source, dtype, views, settings.resolution, settings.options, learns)
     scene = REPRESENTATIONS[settings.representation](Generator(), torch.device("meta"))
     samples = settings.views * settings.resolution**2 * settings.samples_per_ray // 4  # visible, before the scene has a surface
     return {

@@ -1,5 +1,8 @@
 """The embedded model as it ships: any diffusers user can load it, and a whole run with it yields what was asked for."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
@@ -8,7 +11,7 @@ from dreamtime import presets, runs
 from dreamtime.checkpoints import load_checkpoint
 from dreamtime.evaluation.geometry import score
 from dreamtime.meshes import extract
-from dreamtime.toybox import WEIGHTS
+from dreamtime.toybox import SCORER, WEIGHTS, ZERO123
 from dreamtime.toybox.world import COLORS, Thing
 
 
@@ -17,6 +20,18 @@ def test_the_weights_fit_a_space() -> None:
     assert sum(path.suffix == ".safetensors" for path in files) >= 3
     assert max(path.stat().st_size for path in files) <= 10_000_000
     assert not [path for path in files if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl")]
+
+
+def test_the_weights_name_no_folder_of_whoever_made_them() -> None:
+    for path in (*WEIGHTS.rglob("*.json"), *ZERO123.rglob("*.json")):
+        assert "_name_or_path" not in json.loads(path.read_text()), path
+
+
+def test_an_installed_package_has_the_weights() -> None:
+    """Every folder of weights is among the package's data."""
+    configuration = (Path(__file__).parent.parent / "pyproject.toml").read_text()
+    (data,) = [line for line in configuration.splitlines() if line.startswith('"dreamtime.toybox" = ')]
+    assert all(f'"{folder.name}/**/*"' in data for folder in (WEIGHTS, SCORER, ZERO123))
 
 
 @pytest.mark.parametrize("color", ["red", "blue", "yellow"])

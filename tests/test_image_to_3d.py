@@ -1,9 +1,13 @@
 """A run from a picture: its terms, its determinism, and what it refuses."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from stand_in import write_stand_in
 
-from dreamtime import image_to_3d, presets
+from dreamtime import image_to_3d, presets, runs
+from dreamtime.elevation import CANDIDATES
 from dreamtime.preprocess import Reference
 from dreamtime.references import reference_camera
 from dreamtime.types import Rendering
@@ -41,6 +45,15 @@ def test_every_step_shows_the_reference_and_the_novel_views():
     assert len(first.cameras) == 1 + 2
     assert torch.equal(first.cameras.camera_to_world[0], last.cameras.camera_to_world[0])
     assert not torch.equal(first.cameras.camera_to_world[1], last.cameras.camera_to_world[1])
+
+
+def test_watchers_see_a_novel_view_not_the_pictures_own():
+    dream = image_to_3d.compose(settings(), prior(), nothing, red_disc(), None)
+    step = next(dream.steps(0))
+    _, view = runs.pictures_of(dream, step)
+    shown = (step.rendering.image * 255).round().byte()
+    assert torch.equal(view, shown[-1])
+    assert not torch.equal(view, shown[0])
 
 
 def test_the_scene_comes_to_show_the_picture():
@@ -88,3 +101,19 @@ def test_nonsense_is_refused_with_the_reason(changes, reason):
 def test_a_text_run_still_needs_its_prompt():
     with pytest.raises(ValueError, match="prompt is empty"):
         presets.Settings("")
+
+
+def test_the_elevation_is_found_with_the_runs_own_prior(tmp_path, monkeypatch):
+    write_stand_in(tmp_path)
+    monkeypatch.setenv("DREAMTIME_MODEL_DIR", str(tmp_path))
+    chosen = image_to_3d.image_preset("draft", "cpu", elevation=45.0)
+    found = image_to_3d.estimated_elevation(chosen, red_disc())
+    assert found.disagreement.keys() == set(CANDIDATES)
+    assert found.elevation == min(CANDIDATES, key=found.disagreement.get)
+    assert image_to_3d.estimated_elevation(chosen, red_disc()) == found
+    assert image_to_3d.estimated_elevation(replace(chosen, elevation=0.0), red_disc()) == found
+
+
+def test_a_model_that_reads_text_is_shown_no_picture():
+    with pytest.raises(ValueError, match="reads text: from a picture choose one of toybox-zero123"):
+        image_to_3d.image_preset("draft", prior="stable-diffusion-1.5")

@@ -116,4 +116,9 @@ def test_normal_smoothness_3d_asks_a_fixed_step_away():
     penalty = regularizers.normal_smoothness_3d(turned, step=0.03)(picture, 0.0)
     assert picture.samples is not None
     assert torch.allclose((asked[0] - picture.samples.points).norm(dim=-1), torch.tensor(0.03))
-    assert penalty.item() == pytest.approx((0 + 2) / 2)
+    assert penalty.item() == pytest.approx((0 + 2) / (2 * 3))
+
+
+def test_normal_smoothness_3d_is_zero_where_nothing_is_visible():
+    empty = along_rays([0], torch.zeros(0), torch.zeros(0), torch.zeros(0, 3))
+    assert regularizers.normal_smoothness_3d(lambda points: points)(empty, 0.0).item() == 0

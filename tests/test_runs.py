@@ -9,9 +9,11 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from stand_in import photograph, write_stand_in
 from tiny_models import tiny_pipeline
 
-from dreamtime import runs
+from dreamtime import preprocess, runs
+from dreamtime.image_to_3d import image_preset
 from dreamtime.presets import Dream, Settings, timetable_of
 from dreamtime.runs import RunError
 from dreamtime.types import Rendering
@@ -72,6 +74,30 @@ def test_stopping_and_resuming_equals_never_stopping(tiny, tmp_path) -> None:
     assert first.keys() == second.keys()
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert whole.curve.read_text() == parts.curve.read_text()
+
+
+def test_a_run_from_a_picture_goes_on_bit_for_bit_too(tmp_path, monkeypatch) -> None:
+    """Across a doubling of the resolution, and from the picture that lies in the run's folder."""
+    write_stand_in(tmp_path / "models")
+    monkeypatch.setenv("DREAMTIME_MODEL_DIR", str(tmp_path / "models"))
+    reference = preprocess.process(photograph(tmp_path / "ball.png"), 32)
+    small = {"steps": 6, "views": 1, "resolution": 32, "doublings": 1, "samples_per_ray": 16, "learning_rate": 0.001}
+    settings = image_preset("draft", "cpu", **small)
+    whole, parts = (runs.create_run(tmp_path / "runs", settings, reference) for _ in range(2))
+    losses = [frame.loss for frame in runs.work(whole)]
+    first = list(zip(range(2), runs.work(parts), strict=False))
+    rest = list(runs.work(runs.open_run(tmp_path / "runs", parts.id)))
+    assert [frame.loss for _, frame in first] + [frame.loss for frame in rest] == losses
+    ends = tensors_of(whole), tensors_of(parts)
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+
+
+def test_a_picture_belongs_to_a_run_from_a_picture(tiny, tmp_path) -> None:
+    reference = preprocess.process(photograph(tmp_path / "ball.png"), 32)
+    with pytest.raises(ValueError, match="task 'text' was given a picture"):
+        runs.create_run(tmp_path, tiny, reference)
+    with pytest.raises(ValueError, match="task 'image' was not given any picture"):
+        runs.create_run(tmp_path, image_preset("draft", "cpu"))
 
 
 def test_closing_the_iteration_keeps_what_was_done(tiny, tmp_path) -> None:

@@ -54,7 +54,7 @@ def feature_grid_nerf(
     device: torch.device | str = "cpu",
     cells: Sequence[int] = (8, 16, 32, 64),
     density_gain: float = 80.0,
-    albedo_gain: float = 2.0,
+    albedo_gain: float = 6.0,
     blob: Blob = solid_blob,
 ) -> NeRF:
     """Density and albedo read from grids of their own, without a network: the default on a CPU.

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.configuration_utils import FrozenDict
 from jaxtyping import Float, UInt8
 from PIL import Image
 from safetensors import safe_open
@@ -134,9 +135,18 @@ def to_input(images: UInt8[Tensor, "B H W 3"], device: torch.device) -> Float[Te
     return (images.to(device).permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
+def forget_origin(module: AutoencoderKL | UNet2DConditionModel) -> None:
+    """Take the folder that a module was loaded from out of its configuration: what is written names no path."""
+    module._internal_dict = FrozenDict({key: value for key, value in module.config.items() if key != "_name_or_path"})
+
+
 def initial_vae(start: Path | None) -> AutoencoderKL:
     """An untrained VAE, or the one of the pipeline in `start`."""
-    return AutoencoderKL.from_pretrained(start, subfolder="vae", torch_dtype=torch.float32) if start else models.build_vae()
+    if not start:
+        return models.build_vae()
+    vae = AutoencoderKL.from_pretrained(start, subfolder="vae", torch_dtype=torch.float32, local_files_only=True)
+    forget_origin(vae)
+    return vae
 
 
 def initial_denoiser(start: Path | None) -> nn.ModuleDict:

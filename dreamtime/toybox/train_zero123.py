@@ -14,6 +14,7 @@ import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -28,7 +29,7 @@ from dreamtime.checkpoints import write_atomically
 from dreamtime.toybox import WEIGHTS, ZERO123, models
 from dreamtime.toybox.novel_views import VIEWS_OF_EACH, NovelViews, Viewpoints, draw_novel_views
 from dreamtime.toybox.pictures import RESOLUTION
-from dreamtime.toybox.train import EMA_DECAY, latents_of, loop, seeded_initialisation, to_input
+from dreamtime.toybox.train import EMA_DECAY, forget_origin, initial_vae, latents_of, loop, seeded_initialisation, to_input
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ def build_image_encoder() -> CLIPVisionModelWithProjection:
 def build_unet(start: UNet2DConditionModel) -> UNet2DConditionModel:
     """The text model's UNet with room for the reference's latent, which it ignores at first."""
     unet = UNet2DConditionModel.from_config({**start.config, "in_channels": 8})
+    forget_origin(unet)
     weights = start.state_dict()
     weights["conv_in.weight"] = torch.cat([weights["conv_in.weight"], torch.zeros_like(weights["conv_in.weight"])], dim=1)
     unet.load_state_dict(weights)
@@ -161,9 +163,9 @@ def train(
 def export(vae: AutoencoderKL, parts: nn.ModuleDict, folder: Path) -> None:
     """Write the original's diffusers layout: VAE and UNet in fp16, files under 10 MB each."""
     folder.mkdir(parents=True, exist_ok=True)
-    vae.half().save_pretrained(folder / "vae")
-    parts["unet"].half().save_pretrained(folder / "unet", max_shard_size="9MB")
-    parts["image_encoder"].half().save_pretrained(folder / "image_encoder")
+    modules: dict[str, Any] = {"vae": vae, "unet": parts["unet"], "image_encoder": parts["image_encoder"]}
+    for name, module in modules.items():
+        module.half().save_pretrained(folder / name, max_shard_size="9MB")
     models.build_scheduler().save_pretrained(folder / "scheduler")
     half = [0.5, 0.5, 0.5]
     processor = CLIPImageProcessor(size={"shortest_edge": RESOLUTION}, crop_size=RESOLUTION, image_mean=half, image_std=half)
@@ -234,7 +236,7 @@ def main(argv: list[str] | None = None) -> None:
     work, start = arguments.work, arguments.start
     work.mkdir(parents=True, exist_ok=True)
     training = Training(arguments.objects, arguments.steps, arguments.batch, arguments.seed)
-    vae = AutoencoderKL.from_pretrained(start, subfolder="vae", torch_dtype=torch.float32).eval().requires_grad_(False)
+    vae = initial_vae(start).eval().requires_grad_(False)
     known = views(work, training.objects, training.seed)
     latents = kept_latents(vae, known.images, work)
     parts = train(known, latents, start, vae.config.scaling_factor, work, training)

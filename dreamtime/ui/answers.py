@@ -23,9 +23,11 @@ def notes(run: Run, made: Result) -> list[str]:
 
 
 def stream(server: Server, run: Run) -> Iterator[tuple[Any, ...]]:
-    """Work on a run and deliver it, as the outputs of `/text_to_3d`; the last ones are complete."""
+    """Work on a run and deliver it, as the outputs of `/text_to_3d` and `/image_to_3d`; the last ones are complete."""
     rest = (gr.skip(),) * 5
-    yield run.id, run.settings.seed, runs.steps_done(run), ". ".join(["preparing", *presets.advice(run.settings)]), *rest
+    taken = f", the picture taken from {run.settings.elevation:g} degrees above" if run.settings.task == "image" else ""
+    told = ". ".join([f"preparing{taken}", *presets.advice(run.settings)])
+    yield run.id, run.settings.seed, runs.steps_done(run), told, *rest
     step = 0
     for frame in drive(run):
         step = frame.step
@@ -64,6 +66,7 @@ def described(run: Run, request: gr.Request) -> dict[str, Any]:
     settings, made = run.settings, runs.delivered(run)
     values = {"run_id": run.id, "state": state_of(run), "step": runs.steps_done(run), "steps": settings.steps}
     values |= {"prompt": settings.prompt, "seed": settings.seed}
+    values |= {"elevation": settings.elevation} if settings.task == "image" else {}
     if made is not None:
         values |= {f"{kind}_url": address_of(made.files[kind], request) for kind in ("glb", "turntable", "picture")}
         values |= {"statistics": made.statistics, "notes": notes(run, made)}

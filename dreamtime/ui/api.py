@@ -4,7 +4,7 @@ Bounds are written there because clients see little else. A run asked for here i
 stopped, resumed and looked at by its id, also on the page.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from inspect import Parameter, getdoc, signature
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from dreamtime.ui.answers import described, stream
 from dreamtime.ui.driver import drive
 from dreamtime.ui.errors import one_sentence
 from dreamtime.ui.server import PRIOR, RUNNING, Server
-from dreamtime.ui.widgets import KNOBS, PRESET_NAMES, PRIOR_NAMES, SCHEDULING, checked_choices, settings_of
+from dreamtime.ui.widgets import KNOBS, PRESET_NAMES, PRIOR_NAMES, SCHEDULING, Knob, checked_choices, settings_of
 
 SCHEDULE_OPTIONS: dict[str, Any] = dict.fromkeys(SCHEDULING) | {"steps": 400, "m": 500.0, "s": 125.0}
 del SCHEDULE_OPTIONS["schedule"]
@@ -27,14 +27,14 @@ del SCHEDULE_OPTIONS["schedule"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def taking(**defaults: Any) -> Callable[[Function], Function]:
+def taking(knobs_by_name: Mapping[str, Knob], **defaults: Any) -> Callable[[Function], Function]:
     """Spell out the knobs that an endpoint takes last, in its signature and in its documentation, from their one table."""
 
     def spelled_out(function: Function) -> Function:
         as_written = signature(function)
         own = [known for known in as_written.parameters.values() if known.kind is not Parameter.VAR_POSITIONAL]
         knobs = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=value) for name, value in defaults.items()]
-        lines = [f"    {name}: {KNOBS[name].documentation}" for name in defaults]
+        lines = [f"    {name}: {knobs_by_name[name].documentation}" for name in defaults]
         function.__doc__ = "\n".join([getdoc(function) or "", *lines])
         function.__signature__ = as_written.replace(parameters=[*own, *knobs])  # type: ignore[attr-defined]
         return function
@@ -51,7 +51,7 @@ class Endpoints:
     def opened(self, run_id: Any) -> Run:
         return runs.open_run(self.server.root, run_id)
 
-    @taking(**dict.fromkeys(KNOBS))
+    @taking(KNOBS, **dict.fromkeys(KNOBS))
     def text_to_3d(
         self, prompt: str, preset: str = "standard", prior: str = PRIOR, seed: int = 0, *choices: Any
     ) -> Iterator[tuple[Any, ...]]:
@@ -100,7 +100,7 @@ class Endpoints:
         with one_sentence():
             return described(self.opened(run_id), request)
 
-    @taking(**SCHEDULE_OPTIONS)
+    @taking(KNOBS, **SCHEDULE_OPTIONS)
     def schedule(self, name: str = "time-prioritized", *choices: Any) -> dict[str, Any]:
         """The timestep t of every optimisation step under a schedule, on Stable Diffusion's noise levels.
 
@@ -162,16 +162,19 @@ def streamed_outputs() -> list[Component]:
     ]
 
 
+def menu(names: Iterable[str], value: str, label: str) -> gr.Dropdown:
+    """A parameter that is one of some names."""
+    return gr.Dropdown(list(names), value=value, label=label, visible=False)
+
+
+def number(value: float, label: str) -> gr.Number:
+    """A parameter that is a number."""
+    return gr.Number(value, label=label, visible=False)
+
+
 def add_endpoints(server: Server) -> None:
     """Give the app its named endpoints. Their inputs are components that the page never shows."""
     endpoints, outputs = Endpoints(server), streamed_outputs()
-
-    def menu(names: Iterable[str], value: str, label: str) -> gr.Dropdown:
-        return gr.Dropdown(list(names), value=value, label=label, visible=False)
-
-    def number(value: float, label: str) -> gr.Number:
-        return gr.Number(value, label=label, visible=False)
-
     prompt, run_id = gr.Textbox(label="Prompt", visible=False), gr.Textbox(label="Run id", visible=False)
     seed, prior = number(0, "Seed"), menu(PRIOR_NAMES, PRIOR, "Prior")
     standard, draft = menu(PRESET_NAMES, "standard", "Preset"), menu(PRESET_NAMES, "draft", "Preset")

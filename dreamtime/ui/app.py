@@ -10,15 +10,16 @@ from dreamtime.ui import panels
 from dreamtime.ui.api import add_endpoints
 from dreamtime.ui.controls import QUIET, banner_of
 from dreamtime.ui.errors import one_sentence
+from dreamtime.ui.picture_api import add_picture_endpoints
 from dreamtime.ui.picture_layout import PictureTab, picture_presets
-from dreamtime.ui.picture_tab import picture_tab
+from dreamtime.ui.picture_tab import NAME_EXAMPLES, picture_tab
 from dreamtime.ui.schedule_tab import schedule_tab
 from dreamtime.ui.server import PRIOR, Server, server_from_environment, start_housekeeping
 from dreamtime.ui.stage import Stage
 from dreamtime.ui.text_layout import TextTab, text_presets
 from dreamtime.ui.text_tab import TAKE_PROMPT, text_tab
 from dreamtime.ui.theme import LOGO, STYLE, theme
-from dreamtime.ui.watching import Updates, shown
+from dreamtime.ui.watching import Updates, model_of, shown
 
 CACHE_SECONDS = (3600, 24 * 3600)  # how often Gradio's copies of files are looked through, and how old they get
 MEASURING_SECONDS = 2.0
@@ -37,8 +38,10 @@ def build(server: Server) -> gr.Blocks:
                 schedule_tab()
         gr.HTML(panels.footer(server.hours), apply_default_css=False)
         add_endpoints(server)
+        add_picture_endpoints(server)
         for shown_tab, tab in ((first, told), (second, pictured)):
             shown_tab.select(banner_of, tab.prior, banner, queue=False, **QUIET)
+        second.select(None, js=NAME_EXAMPLES, api_visibility="private")
         connect_page(demo, tabs, {"text": told.stage, "image": pictured.stage}, server)
         connect_estimates(told, pictured, server)
     return demo
@@ -52,10 +55,22 @@ def connect_page(demo: gr.Blocks, tabs: gr.Tabs, stages: dict[str, Stage], serve
             if (asked := request.query_params.get("run")) is None:
                 return {stages["text"].run_id: last_from_text, stages["image"].run_id: last_from_picture}
             run = runs.open_run(server.root, asked)
-            return shown(stages[run.settings.task], run) | {tabs: gr.Tabs(selected=run.settings.task)}
+            stage = stages[run.settings.task]
+            page = shown(stage, run) | {tabs: gr.Tabs(selected=run.settings.task), stage.current: run.id}
+            return {component: value for component, value in page.items() if component not in (stage.view, stage.model)}
+
+    def model_ready(*run_ids: str) -> Updates:
+        with one_sentence(escape):
+            updates: Updates = {}
+            for stage, run_id in zip(stages.values(), run_ids, strict=True):
+                updates |= model_of(stage, runs.open_run(server.root, run_id)) if run_id else {stage.model: gr.skip()}
+            return updates
 
     written = [component for stage in stages.values() for component in stage.shown]
-    demo.load(opened, [stage.last_run for stage in stages.values()], [tabs, *written], **QUIET)
+    first = demo.load(opened, [stage.last_run for stage in stages.values()], [tabs, *written], **QUIET)
+    # A viewer that appears with its tab stays blank (Gradio 6.31), so the model comes when the tab is there.
+    viewers = [component for stage in stages.values() for component in (stage.view, stage.model)]
+    first.success(model_ready, [stage.current for stage in stages.values()], viewers, **QUIET)
     demo.load(None, js=TAKE_PROMPT, api_visibility="private")
 
 

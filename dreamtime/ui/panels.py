@@ -94,10 +94,10 @@ def picture_file(words: str, path: Path, caption: str) -> str:
 
 def processed(reference: Reference, words: str = "The object alone, as the model is shown it") -> str:
     """The object of a picture on a checkerboard, and what was done to get there."""
-    notes = "".join(f"<li>{escape(note)}</li>" for note in reference.notes)
+    notes = "; ".join(map(escape, reference.notes)) or "nothing had to be done"
     return (
         f'<figure class="dt-picture dt-processed">{img(on_checkerboard(reference), words)}'
-        f"<figcaption>what the model sees</figcaption></figure>{f'<ul class="dt-notes">{notes}</ul>' if notes else ''}"
+        f'<figcaption>what the model sees</figcaption></figure><p class="dt-notes" role="status">{notes}</p>'
     )
 
 

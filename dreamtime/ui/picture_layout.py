@@ -68,7 +68,7 @@ class PictureTab:
 
 def example_pictures() -> list[str]:
     """The pictures that can be tried at once; none where the package is installed without them."""
-    return [str(path) for path in sorted(PICTURES.glob("*.png"))]
+    return [str(path) for path in sorted(PICTURES.glob("*")) if path.suffix in (".png", ".jpg", ".webp")]
 
 
 def picture_presets(server: Server, prior: str) -> list[tuple[str, str]]:
@@ -109,8 +109,8 @@ def elevating() -> dict[str, Any]:
         bounds: dict[str, Any] = {"minimum": LOWEST, "maximum": HIGHEST, "step": 1}
         elevation = gr.Slider(value=ELEVATION, label="Elevation", info=info, **bounds)
         with gr.Row(elem_classes="dt-seed"):
-            automatic = gr.Checkbox(False, label="Find it when I press Generate", container=False, min_width=140)
-            estimate = gr.Button("Find it now", size="sm", min_width=90)
+            automatic = gr.Checkbox(False, label="Automatic", container=False, min_width=110)
+            estimate = gr.Button("Estimate now", size="sm", min_width=110, elem_classes="dt-small")
     found = gr.HTML(visible=False, apply_default_css=False)
     return {"elevation": elevation, "automatic": automatic, "estimate": estimate, "found": found}
 

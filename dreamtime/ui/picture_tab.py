@@ -19,6 +19,12 @@ from dreamtime.ui.server import RUNNING, Server
 from dreamtime.ui.watching import Updates
 from dreamtime.ui.widgets import MAX_SEED
 
+NAME_EXAMPLES = """() => setTimeout(() => document.querySelectorAll("#dt-examples button:has(img)").forEach(button => {
+    const file = decodeURI(button.querySelector("img").src).split("/").pop()
+    button.title = file.replace(/[.][a-z]+$/, "").replaceAll("-", " ")
+}), 400)"""
+"""Gradio's examples are pictures without words: they get those of their file names."""
+
 PROCESSING: dict[str, Any] = {"concurrency_id": "pictures", "concurrency_limit": 2}
 """How many pictures are processed at a time: each takes some memory for a moment."""
 
@@ -53,12 +59,13 @@ def connect_picture(tab: PictureTab) -> None:
 
 def found_in_words(degrees: float) -> Any:
     """What was found, under the slider."""
-    words = f"Found: about {degrees:.0f}° above the horizon. It is an estimate; move the slider if you know better."
+    where = f"{abs(degrees):.0f}° {'below' if degrees < 0 else 'above'} the horizon"
+    words = f"Found: about {where}. It is an estimate: move the slider if you know better."
     return gr.HTML(f'<p class="dt-found" role="status">{words}</p>', visible=True)
 
 
 def connect_elevation(tab: PictureTab) -> None:
-    """Find it now: the slider goes where the prior believes the camera stood."""
+    """Estimate now: the slider goes where the prior believes the camera stood."""
 
     def estimate_pressed(picture: str | None, ratio: float, removal: str, prior: str) -> Updates:
         with one_sentence(escape):

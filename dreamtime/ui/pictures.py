@@ -117,5 +117,3 @@ def picture_values(preset: str, prior: str = EMBEDDED) -> dict[str, Any]:
     """What the widgets show for a preset, by name."""
     values = vars(image_preset(preset, prior=prior))
     return {name: spelled(values[name]) for name in PICTURE_KNOBS}
-
-

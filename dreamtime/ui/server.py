@@ -32,7 +32,8 @@ SETTLING_STEPS = 4  # of those, slower than all that follow and not counted
 SWEEP_SECONDS = 600
 
 
-SAME_WORK = {"prompt", "elevation", "negative_prompt", "seed", "schedule", "steps", "m", "s", "t_min", "t_max", "fixed_t", "table"}
+SAME_WORK = {"prompt", "negative_prompt", "elevation", "seed"}
+SAME_WORK |= {"schedule", "steps", "m", "s", "t_min", "t_max", "fixed_t", "table"}
 """Settings that change what a step asks for, and not how long it takes."""
 
 

@@ -64,10 +64,11 @@ def progress(stage: Stage, run: Run) -> Callable[[Frame], Updates]:
     colors = panels.stage_gradient(presets.timetable_of(settings), settings.m, settings.s)
 
     def at(frame: Frame) -> Updates:
-        stage = stage_of(frame.t, settings.m, settings.s)
+        band = stage_of(frame.t, settings.m, settings.s)
+        words = f"{panels.title_of(settings)}, step {frame.step}"
         return {
-            stage.status: panels.optimising(frame, stage, colors, runs.stop_requested(run)),
-            stage.live: panels.picture(f"{panels.title_of(settings)}, step {frame.step}", frame.preview, "live, from a fixed camera"),
+            stage.status: panels.optimising(frame, band, colors, runs.stop_requested(run)),
+            stage.live: panels.picture(words, frame.preview, "live, from a fixed camera"),
             stage.view: panels.picture("A random view of it", frame.view, "what the prior was shown"),
         }
 
@@ -89,9 +90,8 @@ def finished(stage: Stage, run: Run, made: Result) -> Updates:
     if steps == all_steps:
         end = over(stage, "Finished", f"{steps:,} steps", share=1.0)
     else:
-        end = over(
-            tab, "Stopped", f"the mesh is that of step {steps:,} of {all_steps:,}; Resume goes on", share=steps / all_steps
-        )
+        left = f"the mesh is that of step {steps:,} of {all_steps:,}; Resume goes on"
+        end = over(stage, "Stopped", left, share=steps / all_steps)
     return {
         **end,
         stage.turntable: str(made.files["turntable"]),

@@ -3,12 +3,14 @@
 import io
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from serving import Served
+from stand_in import photograph
 
 from dreamtime.ui.text_layout import example_pictures
 
@@ -63,7 +65,7 @@ def start(page: Page, prompt: str, steps: int) -> None:
 
 
 def headline(page: Page) -> Locator:
-    return page.locator(".dt-status b")
+    return page.locator(".dt-status b:visible")
 
 
 def colors(element: Locator) -> int:
@@ -74,9 +76,10 @@ def colors(element: Locator) -> int:
 
 def wait_for_model(page: Page) -> None:
     """Until the viewer shows more colours than a blank one."""
-    page.locator("#dt-model canvas").wait_for()
+    viewer = page.locator(".dt-model:visible")
+    viewer.locator("canvas").wait_for()
     for _ in range(60):
-        if colors(page.locator("#dt-model")) > 1000:
+        if colors(viewer) > 1000:
             return
         page.wait_for_timeout(1000)
     pytest.fail("the viewer stayed blank")
@@ -207,15 +210,52 @@ def test_schedules_are_compared_and_saved(open_page: Open) -> None:
 
 def test_a_phone_shows_everything_in_one_column(open_page: Open) -> None:
     page = open_page(width=390, height=844)
-    for tab in ("Create", "Schedules"):
+    for tab in ("From text", "From a picture", "Schedules"):
         page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(500)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_everything_that_can_be_set_has_a_name(open_page: Open) -> None:
+def test_a_picture_shows_its_object_first_and_becomes_a_model(open_page: Open, tmp_path: Path) -> None:
     page = open_page()
-    page.get_by_role("button", name=re.compile("Advanced")).click()
+    page.get_by_role("tab", name="From a picture").click()
+    box = page.locator(".dt-input input[type=file]").first
+    box.set_input_files(photograph(tmp_path / "ball.png"))
+    expect(page.get_by_alt_text("The object alone, as the model is shown it")).to_be_visible()
+    expect(page.locator(".dt-notes")).to_have_text("background removed by its colours at the border")
+    page.get_by_role("radio", name=re.compile("Draft")).locator("visible=true").check()
+    page.get_by_role("button", name=re.compile("Advanced")).locator("visible=true").click()
+    steps = page.get_by_role("spinbutton", name=re.compile("^Steps")).locator("visible=true")
+    expect(steps).to_have_value("120")
+    steps.fill("8")
+    page.get_by_role("button", name="Generate", exact=True).locator("visible=true").click()
+    expect(headline(page)).to_have_text("Finished", timeout=PATIENCE)
+    wait_for_model(page)
+    expect(page.locator(".dt-result:visible h3")).to_have_text("The object in the picture")
+    link = page.get_by_role("link", name="Link to this result").locator("visible=true").get_attribute("href")
+    page.goto(page.url + link)
+    expect(page.get_by_role("tab", name="From a picture")).to_have_attribute("aria-selected", "true")
+    expect(headline(page)).to_have_text("Finished")
+    wait_for_model(page)
+
+
+def test_what_is_no_picture_is_told_in_place_of_its_object(open_page: Open, tmp_path: Path) -> None:
+    page = open_page()
+    page.get_by_role("tab", name="From a picture").click()
+    (tmp_path / "text.png").write_text("not a picture")
+    page.locator(".dt-input input[type=file]").first.set_input_files(tmp_path / "text.png")
+    expect(page.locator(".dt-hint:visible")).to_contain_text("text.png holds text, whatever its name says")
+    page.get_by_role("button", name="Generate", exact=True).locator("visible=true").click()
+    expect(page.get_by_text("holds text, whatever its name says").nth(1)).to_be_visible()
+    expect(headline(page)).to_have_text("Ready")
+
+
+@pytest.mark.parametrize("tab", ["From text", "From a picture"])
+def test_everything_that_can_be_set_has_a_name(open_page: Open, tab: str) -> None:
+    page = open_page()
+    page.get_by_role("tab", name=tab).click()
+    page.get_by_role("button", name=re.compile("Advanced")).locator("visible=true").click()
+    page.wait_for_timeout(2000)  # until the examples have got their names
     nameless = page.evaluate(
         """() => [...document.querySelectorAll("input, textarea, select, button")].filter(element =>
             element.checkVisibility() && !element.closest("label") && !element.labels?.length

@@ -1,12 +1,17 @@
 """The driver goes on over slices that end, die or fail, as ZeroGPU's do (their errors as the real package raises them)."""
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gradio as gr
 import pytest
+import torch
 
 from dreamtime import presets, runs
+from dreamtime.elevation import Estimate
+from dreamtime.image_to_3d import image_preset
+from dreamtime.preprocess import Reference
 from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.runs import Frame, Run, RunError
 from dreamtime.ui import driver
@@ -118,3 +123,20 @@ def test_the_slice_says_when_it_is_the_prior(monkeypatch, tmp_path: Path) -> Non
     with pytest.raises(gr.Error, match="'owner/model' is not on the Hub") as refusal:
         list(driver.gpu_slice(str(tmp_path), "0" * 32, 1.0))
     assert refusal.value.title == driver.PRIOR_ERROR
+
+
+REFERENCE = Reference(torch.ones(16, 16, 3), torch.ones(16, 16, 1))
+
+
+def test_an_elevation_is_told_in_degrees(monkeypatch) -> None:
+    monkeypatch.setattr(driver, "estimated_elevation", lambda settings, reference: Estimate(math.radians(30), {}))
+    assert driver.elevation_found(image_preset("draft", "cpu"), REFERENCE) == 30
+
+
+def test_an_estimate_without_its_prior_is_told_apart(monkeypatch) -> None:
+    def unavailable(settings: presets.Settings, reference: Reference) -> Estimate:
+        raise ModelUnavailable("owner/model", "is not on the Hub")
+
+    monkeypatch.setattr(driver, "estimated_elevation", unavailable)
+    with pytest.raises(driver.PriorUnavailable, match="'owner/model' is not on the Hub"):
+        driver.elevation_found(image_preset("draft", "cpu"), REFERENCE)

@@ -1,15 +1,19 @@
 """The page's own HTML: well formed, and nobody's text becomes markup."""
 
+import base64
+import io
 from html import unescape
 from pathlib import Path
 from xml.etree import ElementTree
 
 import gradio as gr
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from dreamtime import presets
+from dreamtime import image_to_3d, presets
+from dreamtime.preprocess import Reference
 from dreamtime.runs import Frame, Result, Run
 from dreamtime.timesteps import fixed_table
 from dreamtime.ui import panels
@@ -51,6 +55,28 @@ def test_a_picture_travels_inside_the_page(tmp_path: Path) -> None:
     ):
         assert 'src="data:image/webp;base64,' in html
         assert 'alt="red"' in html
+
+
+def test_the_processed_view_shows_what_is_see_through_and_what_was_done() -> None:
+    mask = torch.zeros(32, 32, 1)
+    mask[8:24, 8:24] = 1
+    html = panels.processed(Reference(1 - mask.expand(-1, -1, 3) * 0.5, mask, ("turned as its EXIF tag says", ATTACK)))
+    assert "<img src=x" not in html
+    assert "turned as its EXIF tag says; &lt;img" in html
+    encoded = html.split("base64,")[1].split('"')[0]
+    with Image.open(io.BytesIO(base64.b64decode(encoded))) as shown:
+        tiles = {round(value / 10) for value in np.asarray(shown.convert("L"))[:8].flatten().tolist()}
+        assert len(tiles) >= 2, "a checkerboard lies behind it"
+        assert shown.convert("RGB").getpixel((16, 16)) == pytest.approx((128, 128, 128), abs=4)
+
+
+def test_a_run_from_a_picture_needs_no_words() -> None:
+    run = Run(Path("/nowhere") / ("0" * 32), image_to_3d.image_preset("draft", "cpu", elevation=12.5))
+    result = panels.result(run, Result(120, {}, STATISTICS, ()))
+    assert "The object in the picture" in result
+    assert "12.5" in result
+    said = image_to_3d.image_preset("draft", "cpu", prompt="a <mug>", text_prior="toybox")
+    assert panels.title_of(said) == "“a <mug>”"
 
 
 def test_the_showcase_offers_each_prompt_beside_its_picture(tmp_path: Path) -> None:

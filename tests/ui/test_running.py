@@ -10,10 +10,10 @@ import pytest
 from dreamtime import presets
 from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.runs import Run
-from dreamtime.ui import text_tab
+from dreamtime.ui import running
 from dreamtime.ui.driver import PriorUnavailable
 from dreamtime.ui.server import Pace, Server
-from dreamtime.ui.text_layout import TextTab
+from dreamtime.ui.stage import Stage
 
 LARGE = presets.preset("draft", "cpu", "stable-diffusion-1.5", prompt="a red cube", seed=7)
 EMBEDDED = presets.preset("draft", "cpu", prompt="a red cube", seed=7)
@@ -26,26 +26,26 @@ class Page:
         self.server, self.failure = Server(root, 24.0, Pace()), failure
         self.watched: list[str] = []
         self.warnings: list[str] = []
-        self.tab = TextTab.__new__(TextTab)  # components take seconds to make, and only their names matter here
-        vars(self.tab).update(banner="banner", run_id="run id")
-        monkeypatch.setattr(text_tab, "watch", self.watch)
+        # Components take seconds to make, and nobody asks these for anything.
+        self.stage, self.banner = Stage.__new__(Stage), gr.HTML.__new__(gr.HTML)
+        monkeypatch.setattr(running, "watch", self.watch)
         monkeypatch.setattr(gr, "Warning", lambda message, **options: self.warnings.append(message))
 
-    def watch(self, tab: TextTab, server: Server, run: Run) -> Iterator[dict[Any, Any]]:
+    def watch(self, stage: Stage, server: Server, run: Run) -> Iterator[dict[Any, Any]]:
         self.watched.append(run.settings.prior)
         yield {"run id": run.id}
         if self.failure and run.settings.prior != "toybox":
             raise self.failure
 
-    def start(self, settings: presets.Settings) -> dict[Any, Any]:
+    def start(self, settings: presets.Settings, instead: presets.Settings = EMBEDDED) -> dict[Any, Any]:
         """All updates, the later ones over the earlier."""
         said: dict[Any, Any] = {}
-        for updates in text_tab.start(self.tab, self.server, settings, EMBEDDED):
+        for updates in running.start(self.stage, self.banner, self.server, settings, instead):
             said |= updates
         return said
 
 
-def created(root: Path, settings: presets.Settings) -> Run:
+def created(root: Path, settings: presets.Settings, reference: None) -> Run:
     """A run of which nothing is written, where the large prior is out of reach."""
     if settings.prior != "toybox":
         raise ModelUnavailable(settings.prior, "could not be had from any of its <mirrors>")
@@ -53,28 +53,28 @@ def created(root: Path, settings: presets.Settings) -> Run:
 
 
 def test_a_prior_that_is_out_of_reach_gives_way_to_the_embedded_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_tab.runs, "create_run", created)
+    monkeypatch.setattr(running.runs, "create_run", created)
     page = Page(tmp_path, monkeypatch)
     said = page.start(LARGE)
     assert page.watched == ["toybox"]
-    assert "instead of stable-diffusion-1.5: &#x27;stable-diffusion-1.5&#x27; could not be had" in said["banner"]
+    assert "instead of stable-diffusion-1.5: &#x27;stable-diffusion-1.5&#x27; could not be had" in said[page.banner]
     (warning,) = page.warnings
     assert warning.endswith("its &lt;mirrors&gt;. The embedded model runs instead.")
     assert len(said["run id"]) == 32
 
 
 def test_so_does_one_whose_weights_turn_out_to_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_tab.runs, "create_run", lambda root, settings: Run(root / ("0" * 32), settings))
+    monkeypatch.setattr(running.runs, "create_run", lambda root, settings, reference: Run(root / ("0" * 32), settings))
     page = Page(tmp_path, monkeypatch, PriorUnavailable("<b>'owner/model' is damaged.</b>"))
     said = page.start(LARGE)
     assert page.watched == ["stable-diffusion-1.5", "toybox"]
-    assert "<b>&#x27;owner" not in said["banner"]
+    assert "<b>&#x27;owner" not in said[page.banner]
     assert page.warnings[0].startswith("&lt;b&gt;")
 
 
 @pytest.mark.parametrize("error", [ValueError("The disk is full."), RuntimeError("odd")])
 def test_other_errors_stay_errors(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_tab.runs, "create_run", lambda root, settings: Run(root / ("0" * 32), settings))
+    monkeypatch.setattr(running.runs, "create_run", lambda root, settings, reference: Run(root / ("0" * 32), settings))
     page = Page(tmp_path, monkeypatch, error)
     with pytest.raises(type(error)):
         page.start(LARGE)
@@ -83,9 +83,9 @@ def test_other_errors_stay_errors(error: Exception, tmp_path: Path, monkeypatch:
 
 
 def test_the_embedded_prior_has_nothing_to_give_way_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unavailable(root: Path, settings: presets.Settings) -> Run:
+    def unavailable(root: Path, settings: presets.Settings, reference: None) -> Run:
         raise ModelUnavailable("toybox", "is damaged")
 
-    monkeypatch.setattr(text_tab.runs, "create_run", unavailable)
+    monkeypatch.setattr(running.runs, "create_run", unavailable)
     with pytest.raises(ModelUnavailable):
         Page(tmp_path, monkeypatch).start(EMBEDDED)

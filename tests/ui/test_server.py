@@ -4,15 +4,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from stand_in import write_stand_in
 
-from dreamtime import presets, runs
+from dreamtime import image_to_3d, presets, runs
+from dreamtime.image_to_3d import EMBEDDED, image_preset
+from dreamtime.priors import hub
 from dreamtime.runs import Result, Run
 from dreamtime.timesteps import Timetable, fixed_table
 from dreamtime.toybox.known import unknown_words
-from dreamtime.ui import text_layout
+from dreamtime.ui import controls
+from dreamtime.ui.controls import banner_of
+from dreamtime.ui.picture_layout import picture_presets
 from dreamtime.ui.schedule_tab import comparison, table_csv
-from dreamtime.ui.server import Pace, Server, server_from_environment
-from dreamtime.ui.text_layout import banner_of, example_pictures, example_prompts, preset_choices
+from dreamtime.ui.server import Pace, Server, measured_runs, server_from_environment
+from dreamtime.ui.text_layout import example_pictures, example_prompts, text_presets
 
 
 def test_the_environment_chooses_folder_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,24 +57,52 @@ def test_what_slows_one_preset_down_slows_the_others() -> None:
 
 def test_the_presets_say_their_time_once_it_is_measured(tmp_path: Path) -> None:
     server = Server(tmp_path, 24.0, Pace())
-    assert preset_choices(server, "toybox")[0] == ("Draft · measuring…", "draft")
+    assert text_presets(server, "toybox")[0] == ("Draft · measuring…", "draft")
     draft = presets.preset("draft")
     server.pace.learn(draft, 30 / draft.steps, 0.0)
     server.pace.done = True
-    assert preset_choices(server, "toybox")[:2] == [("Draft · about 30 s", "draft"), ("Standard", "standard")]
-    assert preset_choices(server, "stable-diffusion-1.5")[0] == ("Draft", "draft")
+    assert text_presets(server, "toybox")[:2] == [("Draft · about 30 s", "draft"), ("Standard", "standard")]
+    assert text_presets(server, "stable-diffusion-1.5")[0] == ("Draft", "draft")
 
 
 def test_the_presets_say_their_memory_where_there_is_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = "about 12 GB of GPU memory at the peak (prior 2)"
-    monkeypatch.setattr(text_layout, "memory_foretold", lambda settings: words if settings.prior != "toybox" else "")
+    monkeypatch.setattr(controls, "memory_foretold", lambda settings: words if settings.prior != "toybox" else "")
     server = Server(tmp_path, 24.0, Pace())
-    assert preset_choices(server, "stable-diffusion-1.5")[0] == ("Draft · about 12 GB", "draft")
-    assert preset_choices(server, "toybox")[0] == ("Draft · measuring…", "draft")
+    assert text_presets(server, "stable-diffusion-1.5")[0] == ("Draft · about 12 GB", "draft")
+    assert text_presets(server, "toybox")[0] == ("Draft · measuring…", "draft")
+
+
+def test_runs_from_pictures_have_a_pace_of_their_own(tmp_path: Path) -> None:
+    server = Server(tmp_path, 24.0, Pace())
+    draft = image_preset("draft", "cpu")
+    server.pace.learn(draft, 30 / draft.steps, 0.0)
+    server.pace.done = True
+    assert picture_presets(server, EMBEDDED)[:2] == [("Draft · about 30 s", "draft"), ("Standard", "standard")]
+    assert text_presets(server, "toybox")[0] == ("Draft", "draft")
+    assert server.pace.estimate(image_preset("draft", "cpu", elevation=50.0, seed=3)) == pytest.approx(30)
+
+
+def test_the_warm_up_measures_pictures_where_their_model_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_stand_in(tmp_path / "models")
+    monkeypatch.setenv("DREAMTIME_MODEL_DIR", str(tmp_path / "models"))
+    tasks = [run.settings.task for run in measured_runs(tmp_path / "runs")]
+    assert tasks == ["text"] * 3 + ["image"] * 3
+    monkeypatch.setattr(image_to_3d, "not_here", lambda prior: "It is not here.")
+    assert [run.settings.task for run in measured_runs(tmp_path / "runs")] == ["text"] * 3
+
+
+def test_a_model_that_is_missing_is_told_before_anything_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    gone = hub.Model((str(tmp_path / "gone"),), reads="image")
+    monkeypatch.setitem(hub.MODELS, EMBEDDED, gone)
+    sentence = "The model 'toybox-zero123' is not in this installation: its weights are missing."
+    assert image_to_3d.not_here(EMBEDDED) == sentence
+    assert "its weights are missing" in banner_of(EMBEDDED)
+    assert image_to_3d.not_here("toybox") == ""
 
 
 def test_a_method_that_the_prior_cannot_serve_leaves_the_presets_their_names(tmp_path: Path) -> None:
-    choices = preset_choices(Server(tmp_path, 24.0, Pace()), "stable-diffusion-xl", "prolificdreamer")
+    choices = text_presets(Server(tmp_path, 24.0, Pace()), "stable-diffusion-xl", "prolificdreamer")
     assert choices == [("Draft", "draft"), ("Standard", "standard"), ("High", "high")]
 
 

@@ -1,0 +1,154 @@
+"""The named endpoints and tools that start from a picture; their docstrings are their documentation."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+from PIL import Image
+
+from dreamtime import presets, runs
+from dreamtime.image_to_3d import ELEVATION, EMBEDDED, foreground_ratio
+from dreamtime.preprocess import Reference, straight_rgba
+from dreamtime.presets import Settings
+from dreamtime.ui.answers import described, stream
+from dreamtime.ui.api import menu, number, streamed_outputs, taking
+from dreamtime.ui.driver import drive, elevation_found
+from dreamtime.ui.errors import one_sentence
+from dreamtime.ui.pictures import (
+    PICTURE_KNOBS,
+    PRIOR_NAMES,
+    REMOVALS,
+    Words,
+    elevation_of,
+    picture_box,
+    picture_settings,
+    reference_of,
+)
+from dreamtime.ui.server import PRIOR, RUNNING, Server
+from dreamtime.ui.widgets import PRESET_NAMES
+
+
+def with_elevation(settings: Settings, reference: Reference, asked: Any) -> Settings:
+    """The settings with the elevation that was asked for, or with the one that is found if none was."""
+    return replace(settings, elevation=elevation_found(settings, reference) if asked is None else elevation_of(asked))
+
+
+def framed(image: str | None, ratio: Any, removal: Any, prior: Any = EMBEDDED) -> Reference:
+    """The object of a picture; without a ratio, the one that the prior was taught."""
+    return reference_of(image, foreground_ratio(prior) if ratio is None else ratio, removal)
+
+
+@dataclass(frozen=True)
+class PictureEndpoints:
+    """The functions behind the endpoints, for one server."""
+
+    server: Server
+
+    @taking(PICTURE_KNOBS, **dict.fromkeys(PICTURE_KNOBS))
+    def image_to_3d(
+        self,
+        image: str,
+        preset: str = "standard",
+        prior: str = EMBEDDED,
+        seed: int = 0,
+        elevation: float | None = ELEVATION,
+        foreground_ratio: float | None = None,
+        remove_background: str = "auto",
+        prompt: str | None = None,
+        text_prior: str = PRIOR,
+        text_weight: float = 1.0,
+        *choices: Any,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Turn a picture of one object into a textured 3D model and stream how it takes shape.
+
+        The run id comes first, then a preview about twice a second, at the end the files; /generate_3d_from_image gives one
+        answer, /preprocess shows beforehand what the model will see. Options left out keep the preset's value.
+
+        Parameters:
+            image: The picture, a file or an address: PNG, JPEG, WebP, GIF, BMP or TIFF, up to 10 MB and 80 megapixels.
+            preset: "draft", "standard" or "high": how much time to spend.
+            prior: The model that imagines the other sides: "toybox-zero123" is embedded, the others need a GPU.
+            seed: Whole number from 0 to 2147483647 that decides all chance.
+            elevation: Degrees above the horizon from which the picture was taken, -30 to 80; null finds it.
+            foreground_ratio: Share of the frame that the object is to fill, 0.3 to 1; the prior's own when left out.
+            remove_background: "auto" respects the picture's transparency, "always" ignores it, "never" keeps the background.
+            prompt: Optional words, up to 400 characters; with them a second prior that reads text guides, too.
+            text_prior: Which one; only used with a prompt.
+            text_weight: How much it counts beside the picture, 0 to 1000.
+        """
+        with one_sentence():
+            knobs = dict(zip(PICTURE_KNOBS, choices, strict=True))
+            settings = picture_settings(preset, prior, seed, ELEVATION, Words(prompt, text_prior, text_weight), knobs)
+            reference = framed(image, foreground_ratio, remove_background, prior)
+            settings = with_elevation(settings, reference, elevation)
+            yield from stream(self.server, runs.create_run(self.server.root, settings, reference))
+
+    def generate_3d_from_image(
+        self,
+        image: str,
+        request: gr.Request,
+        preset: str = "draft",
+        seed: int = 0,
+        elevation: float | None = ELEVATION,
+        remove_background: str = "auto",
+        steps: int | None = None,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> dict[str, Any]:
+        """Turn a picture of one object into a textured 3D model and wait for it.
+
+        One answer with the run id, the addresses of the GLB, of a turntable video and of a picture, and statistics. It takes
+        from seconds to minutes: choose the preset "draft" for a client that is impatient.
+
+        Parameters:
+            image: The picture, as an address that starts with http or as a file: PNG, JPEG, WebP, GIF, BMP or TIFF.
+            preset: "draft", "standard" or "high": how much time to spend.
+            seed: Whole number from 0 to 2147483647 that decides all chance.
+            elevation: Degrees above the horizon from which the picture was taken, -30 to 80; null finds it.
+            remove_background: "auto" respects the picture's transparency, "always" ignores it, "never" keeps the background.
+            steps: Optimisation steps, 1 to 20000; the preset's when left out.
+        """
+        with one_sentence():
+            settings = picture_settings(preset, EMBEDDED, seed, ELEVATION, Words(), {"steps": steps})
+            reference = framed(image, None, remove_background)
+            run = runs.create_run(self.server.root, with_elevation(settings, reference, elevation), reference)
+            for frame in drive(run):
+                progress((frame.step, frame.steps), desc="optimising", unit="steps")
+            self.server.deliver(run)
+            return described(run, request)
+
+    def preprocess(
+        self, image: str, foreground_ratio: float | None = None, remove_background: str = "auto"
+    ) -> tuple[Image.Image, list[str]]:
+        """Take the object out of its picture, as a run would: cut out, centred, transparent around it. Quick, needs no model.
+
+        Parameters:
+            image: The picture, a file or an address: PNG, JPEG, WebP, GIF, BMP or TIFF, up to 10 MB and 80 megapixels.
+            foreground_ratio: Share of the frame that the object is to fill, 0.3 to 1; the embedded prior's own when left out.
+            remove_background: "auto" respects the picture's transparency, "always" ignores it, "never" keeps the background.
+        """
+        with one_sentence():
+            reference = framed(image, foreground_ratio, remove_background)
+            return straight_rgba(reference), list(reference.notes)
+
+
+def add_picture_endpoints(server: Server) -> None:
+    """Give the app its named endpoints for pictures. Their inputs are components that the page never shows."""
+    endpoints = PictureEndpoints(server)
+    image, prompt = picture_box(label="Image", visible=False), gr.Textbox(label="Prompt", visible=False)
+    seed, steps = number(0, "Seed"), PICTURE_KNOBS["steps"].parameter()
+    standard, draft = menu(PRESET_NAMES, "standard", "Preset"), menu(PRESET_NAMES, "draft", "Preset")
+    prior, text_prior = menu(PRIOR_NAMES, EMBEDDED, "Prior"), menu(presets.PRIORS, PRIOR, "Text prior")
+    elevation, removal = number(ELEVATION, "Elevation"), menu(REMOVALS, "auto", "Remove the background")
+    ratio, weight = gr.Number(None, label="Foreground ratio", visible=False), number(1.0, "Text weight")
+    options: list[Component] = [knob.parameter() for knob in PICTURE_KNOBS.values()]
+    called = gr.Button(visible=False).click
+
+    whole = [image, standard, prior, seed, elevation, ratio, removal, prompt, text_prior, weight, *options]
+    called(endpoints.image_to_3d, whole, streamed_outputs(), api_name="image_to_3d", **RUNNING)
+    short = [image, draft, seed, elevation, removal, steps]
+    result = gr.JSON(label="Result", visible=False)
+    called(endpoints.generate_3d_from_image, short, result, api_name="generate_3d_from_image", **RUNNING)
+    cut_out = [gr.Image(label="Object", format="png", visible=False), gr.JSON(label="Notes", visible=False)]
+    called(endpoints.preprocess, [image, ratio, removal], cut_out, api_name="preprocess", concurrency_limit=2)

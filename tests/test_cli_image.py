@@ -1,0 +1,125 @@
+"""From a picture on the command line: what is told, what is written, and what is refused in one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from stand_in import photograph, write_stand_in
+
+from dreamtime.cli import main
+
+SMALL = ["--steps", "2", "--views", "1", "--resolution", "16", "--representation", "feature-grid", "--device", "cpu", "--quiet"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A small model wherever the embedded one is asked for."""
+    folder = tmp_path_factory.mktemp("models")
+    write_stand_in(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DREAMTIME_MODEL_DIR", str(folder))
+        yield
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    return photograph(tmp_path / "ball.png")
+
+
+def settings_in(root: Path) -> dict:
+    (folder,) = root.iterdir()
+    return json.loads((folder / "settings.json").read_text())
+
+
+def test_a_picture_becomes_a_model(picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    output, shown = tmp_path / "ball.glb", tmp_path / "shown.png"
+    options = ["-o", str(output), "--runs", str(tmp_path / "runs"), "--show-input", str(shown), "--foreground-ratio", "0.5"]
+    assert main(["image", str(picture), *options, *SMALL]) == 0
+    out, err = capsys.readouterr()
+    assert out.strip() == str(output)
+    assert output.read_bytes()[:4] == b"glTF"
+    assert "Background removed by its colours at the border." in err
+    settings = settings_in(tmp_path / "runs")
+    assert (settings["task"], settings["elevation"], settings["prompt"]) == ("image", 20, "")
+    with Image.open(shown) as seen:
+        left, top, right, bottom = seen.getchannel("A").point(lambda alpha: 255 * (alpha > 127)).getbbox()
+        assert seen.mode == "RGBA"
+        assert max(right - left, bottom - top) == pytest.approx(0.5 * seen.width, abs=2)
+
+
+def test_the_elevation_is_estimated_when_asked_for_and_told(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["image", str(picture), "--elevation", "auto", "--runs", str(tmp_path / "runs"), "--json", *SMALL]) == 0
+    out, err = capsys.readouterr()
+    (told,) = [line for line in err.splitlines() if line.startswith("The picture seems to be taken from about")]
+    found = settings_in(tmp_path / "runs")["elevation"]
+    assert f" {found:.0f} degrees" in told
+    assert found in (-10, 0, 10, 20, 30, 40, 50)
+    assert json.loads(out)["steps"] == 2
+
+
+def test_an_elevation_in_degrees_is_taken_as_it_is(picture: Path, tmp_path: Path) -> None:
+    assert main(["image", str(picture), "--elevation", "-7.5", "--runs", str(tmp_path / "runs"), *SMALL]) == 0
+    assert settings_in(tmp_path / "runs")["elevation"] == -7.5
+
+
+def test_a_prompt_beside_the_picture_has_a_reader(picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    words = ["--prompt", "a red dragon", "--text-prior", "toybox", "--text-weight", "0.5"]
+    assert main(["image", str(picture), *words, "--runs", str(tmp_path / "runs"), *SMALL]) == 0
+    settings = settings_in(tmp_path / "runs")
+    assert (settings["prompt"], settings["text_prior"], settings["text_weight"]) == ("a red dragon", "toybox", 0.5)
+    out, err = capsys.readouterr()
+    assert out.strip().endswith("a-red-dragon.glb")
+    assert 'never seen "dragon"' in err
+
+
+def test_a_run_from_a_picture_goes_on_without_it(picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["image", str(picture), "--runs", str(tmp_path / "runs"), *SMALL]) == 0
+    picture.unlink()
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert main(["resume", folder.name, "--runs", str(tmp_path / "runs"), "--quiet"]) == 0
+    assert capsys.readouterr().out.strip().endswith("model.glb")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["{missing}"], "no file missing.png"),
+        (["{text}"], "holds text, whatever its name says"),
+        (["{empty}"], "is empty"),
+        (["{tiny}"], "at least 16 pixels per side"),
+        (["{flat}"], "Nothing in the picture stands out"),
+        (["{good}", "--elevation", "high"], "invalid elevation_or_none value"),
+        (["{good}", "--elevation", "95"], "elevation must lie between -89 and 89"),
+        (["{good}", "--foreground-ratio", "0"], "foreground ratio must be from 0.3 to 1"),
+        (["{good}", "--remove-background", "maybe"], "invalid choice: 'maybe'"),
+        (["{good}", "--prior", "toybox"], "reads text: from a picture choose one of"),
+        (["{good}", "--prior", "no such model"], "'no such model' is no file, no folder"),
+        (["{good}", "--objective", "vsd"], "compare texts"),
+        (["{good}", "--preset", "best"], "Unknown preset 'best'"),
+        (["{good}", "--show-input", "shown.jpg"], "must end in .png"),
+        (["{good}", "-o", "ball.png"], "must end in one of .glb"),
+    ],
+)
+def test_every_mistake_is_one_line_and_exit_code_2(
+    arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "empty.png").touch()
+    Image.new("RGB", (1, 1)).save(tmp_path / "tiny.png")
+    Image.new("RGB", (64, 64), "grey").save(tmp_path / "flat.png")
+    photograph(tmp_path / "good.png", 64)
+    places = {name: f"{name}.png" for name in ("missing", "text", "empty", "tiny", "flat", "good")}
+    try:
+        code = main(["image", *(argument.format(**places) for argument in arguments)])
+    except SystemExit as stopped:
+        code = stopped.code
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, "")
+    told = [line for line in err.splitlines() if not line.startswith("Background removed")]
+    assert len(told) == 1
+    assert words in told[0]
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,121 @@
+"""What people send and choose for a run from a picture becomes settings and an object, or one sentence."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gradio.data_classes import ImageData
+from PIL import Image
+from stand_in import photograph
+
+from dreamtime import image_to_3d
+from dreamtime.image_to_3d import EMBEDDED, image_preset
+from dreamtime.preprocess import BadPicture
+from dreamtime.ui import pictures
+from dreamtime.ui.pictures import PICTURE_KNOBS, PRIOR_NAMES, Words, picture_settings, picture_values, reference_of, uploaded
+from dreamtime.ui.widgets import PRESET_NAMES
+
+
+def made(elevation: Any = 20.0, words: Words | None = None, **choices: Any) -> Any:
+    return picture_settings("draft", EMBEDDED, 7, elevation, words or Words(), choices)
+
+
+@pytest.mark.parametrize("preset", PRESET_NAMES)
+@pytest.mark.parametrize("prior", PRIOR_NAMES)
+def test_the_widgets_of_a_preset_make_that_preset(preset: str, prior: str) -> None:
+    shown = picture_values(preset, prior)
+    assert list(shown) == list(PICTURE_KNOBS)
+    assert picture_settings(preset, prior, 0, 20, Words(), shown) == image_preset(preset, prior=prior)
+
+
+def test_choices_arrive_in_the_settings_with_their_types() -> None:
+    settings = made(-7, steps=20.0, rgb=100, mask=0, views=2.0, schedule="linear", objective="ism", weighting="")
+    assert (settings.task, settings.seed, settings.elevation, settings.steps, settings.views) == ("image", 7, -7, 20, 2)
+    assert (settings.rgb, settings.mask, settings.schedule, settings.objective) == (100, 0, "linear", "ism")
+    assert [type(value) for value in (settings.elevation, settings.rgb, settings.steps)] == [float, float, int]
+
+
+def test_words_count_only_where_there_are_any() -> None:
+    told = made(words=Words("  a red   cube ", "toybox", 2))
+    assert (told.prompt, told.text_prior, told.text_weight) == ("a red cube", "toybox", 2)
+    for nothing in (None, "", "  "):
+        assert made(words=Words(nothing, "toybox", 2)) == made()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"elevation": math.nan}, "The elevation must be a finite number, got nan."),
+        ({"elevation": 81}, "The elevation must lie between -30 and 80, got 81."),
+        ({"elevation": "high"}, "The elevation must be a finite number"),
+        ({"words": Words("x" * 401)}, "up to 400 characters"),
+        ({"words": Words("a cube", "/etc")}, "Unknown text prior"),
+        ({"words": Words("a cube", "toybox", math.inf)}, "text weight must be a finite number"),
+        ({"objective": "vsd"}, "Unknown objective 'vsd'"),
+        ({"rgb": -1}, "colours must lie between 0 and 100000"),
+        ({"schedule": ["linear"]}, "Unknown schedule"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_nonsense_is_refused(wrong: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        made(**wrong)
+
+
+@pytest.mark.parametrize("prior", ["toybox", "auto", "/etc", "owner/model", None])
+def test_a_prior_is_a_name_of_the_menu_of_those_that_see(prior: Any) -> None:
+    with pytest.raises(ValueError, match="Unknown prior"):
+        picture_settings("draft", prior, 0, 20.0, Words(), {})
+
+
+# -- the picture
+
+
+@pytest.fixture
+def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where Gradio puts what people send."""
+    monkeypatch.setattr(pictures, "get_upload_folder", lambda: str(tmp_path / "uploads"))
+    (tmp_path / "uploads").mkdir()
+    return tmp_path / "uploads"
+
+
+def test_an_uploaded_file_arrives_as_it_was_sent(uploads: Path) -> None:
+    path = uploads / "turned.jpg"
+    photograph(uploads / "ball.png").rename(path)
+    assert uploaded(ImageData(path=str(path))) == str(path)
+    assert uploaded(None) is None
+
+
+@pytest.mark.parametrize(
+    "place", ["{root}/ball.png", "{root}/uploads/../ball.png", "{root}/uploads/link.png", "/etc/passwd", ""]
+)
+def test_no_other_file_is_opened(uploads: Path, place: str) -> None:
+    photograph(uploads.parent / "ball.png")
+    (uploads / "link.png").symlink_to(uploads.parent / "ball.png")
+    with pytest.raises(BadPicture, match="is to be uploaded"):
+        uploaded(ImageData(path=place.format(root=uploads.parent)))
+
+
+def test_the_object_is_centred_in_the_size_that_runs_keep(tmp_path: Path) -> None:
+    reference = reference_of(str(photograph(tmp_path / "ball.png")), 0.5, "auto")
+    assert reference.mask.shape == (image_to_3d.REFERENCE_SIDE,) * 2 + (1,)
+    across = (reference.mask[..., 0] > 0.5).any(dim=0).nonzero()
+    assert int(across[-1] - across[0]) == pytest.approx(0.5 * image_to_3d.REFERENCE_SIDE, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("picture", "ratio", "removal", "sentence"),
+    [
+        (None, 0.75, "auto", "A picture is needed first"),
+        ("ball", math.nan, "auto", "foreground ratio must be a finite number"),
+        ("ball", 0.1, "auto", "foreground ratio must lie between 0.3 and 1"),
+        ("ball", 0.75, "maybe", "Unknown choice of background removal 'maybe'"),
+        ("flat", 0.75, "auto", "Nothing in the picture stands out"),
+    ],
+)
+def test_what_shows_no_object_is_refused(tmp_path: Path, picture: str | None, ratio: Any, removal: Any, sentence: str) -> None:
+    photograph(tmp_path / "ball.png")
+    Image.new("RGB", (64, 64), "grey").save(tmp_path / "flat.png")
+    with pytest.raises(ValueError, match=sentence):
+        reference_of(picture and str(tmp_path / f"{picture}.png"), ratio, removal)
