@@ -10,6 +10,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Generator, Iterable
 from contextlib import nullcontext
@@ -200,15 +201,22 @@ def check_output(path: Path | None, formats: tuple[str, ...] = FORMATS) -> None:
 
 
 def watched(frames: Generator[runs.Frame, None, None], run: runs.Run, quiet: bool) -> None:
-    """Iterate with a progress bar; the first interrupt asks the run to stop and lets it deliver."""
+    """Iterate with a progress bar; the first interrupt asks the run to stop and lets it deliver, a second one ends it all."""
+
+    def asked_to_stop(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        bar.write("Stopping: the mesh of what is there follows.", file=sys.stderr)
+        runs.request_stop(run)
+
     with tqdm(total=run.settings.steps, initial=runs.steps_done(run), unit="step", disable=quiet, file=sys.stderr) as bar:
+        # An interrupt in the middle of a step would leave it half done: the run ends itself after the step.
+        before = signal.signal(signal.SIGINT, asked_to_stop)
         try:
             for frame in frames:
                 bar.update(frame.step - bar.n)
                 bar.set_postfix(t=frame.t, loss=f"{frame.loss:.3g}", refresh=False)
-        except KeyboardInterrupt:
-            bar.write("Stopping: the mesh of what is there follows.", file=sys.stderr)
-            frames.close()
+        finally:
+            signal.signal(signal.SIGINT, before)
 
 
 def copy_result(result: runs.Result, output: Path) -> None:
@@ -361,6 +369,8 @@ def schedule(arguments: argparse.Namespace) -> None:
     table = presets.timetable(arguments.schedule, alphas_cumprod, arguments.steps, **options)
     generator = torch.Generator().manual_seed(arguments.seed)
     drawn = [table(i, generator) for i in range(1, len(table) + 1)]
+    if arguments.output and not arguments.output.absolute().parent.is_dir():
+        raise ValueError(f"Cannot write {str(arguments.output)!r}: its folder must exist.")
     if arguments.format == "png":
         from dreamtime import plots
 

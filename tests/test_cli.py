@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from tiny_models import tiny_pipeline
 
-from dreamtime import presets
+from dreamtime import presets, runs
 from dreamtime.cli import main
 
 SMALL = ["--steps", "3", "--views", "1", "--resolution", "16", "--representation", "feature-grid", "--device", "cpu", "--quiet"]
@@ -68,6 +69,27 @@ def test_waiting_threads_sleep_unless_somebody_wants_otherwise() -> None:
     for environment, policy in ((plain, "PASSIVE"), (plain | {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
         done = subprocess.run([sys.executable, "-c", told], env=environment, capture_output=True, text=True, check=True)
         assert done.stdout.split() == [policy, "False"]
+
+
+def test_an_interrupt_in_the_middle_of_a_step_still_delivers(model, tmp_path, monkeypatch, capsys) -> None:
+    """Long before the first checkpoint: the step is finished, saved and made a mesh of, and the run can go on."""
+    t_of, steps = presets.Timetable.__call__, [*SMALL]
+    steps[1] = "6"
+
+    def interrupted(self, i, generator):
+        if i == 2:
+            signal.raise_signal(signal.SIGINT)
+        return t_of(self, i, generator)
+
+    monkeypatch.setattr(presets.Timetable, "__call__", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["text", "a red cube", "--runs", str(tmp_path), "--prior", model, *steps]) == 0
+    assert signal.getsignal(signal.SIGINT) is before
+    out, err = capsys.readouterr()
+    assert Path(out.strip()).is_file()
+    assert "Stopping" in err
+    (run,) = tmp_path.iterdir()
+    assert runs.steps_done(runs.open_run(tmp_path, run.name)) == 2
 
 
 @pytest.mark.no_cuda
