@@ -92,7 +92,7 @@ def finished(app: Served, browser: Browser) -> Iterator[dict[str, Any]]:
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
     page.goto(app.url)
-    start(page, "a red cube", 16)
+    start(page, "a red cube", 48)
     live = page.locator(".dt-picture img").first
     live.wait_for()
     frames, marks = set(), set()
