@@ -8,8 +8,8 @@ and the sheet `image_to_3d.png`: picture, reference view of the result, two more
 """
 
 import argparse
-import csv
 import math
+import os
 import time
 from pathlib import Path
 from statistics import mean, median
@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.rows import completed
 from dreamtime import image_to_3d, meshes, preprocess
 from dreamtime.cameras import orbit
 from dreamtime.evaluation.geometry import score
@@ -43,7 +44,7 @@ def picture_of(what: Object) -> Image.Image:
     return Image.fromarray((rgba * 255 + 0.5).byte().numpy())
 
 
-def one_run(settings: Settings, what: Object, picture: Path) -> dict[str, object]:
+def one_run(settings: Settings, what: Object, picture: Path) -> dict[str, str]:
     """Optimise, extract, score, and keep a strip: the reference, the same view of the result, its left and its back."""
     started = time.monotonic()
     reference = preprocess.process(picture_of(what), SOURCE_SIZE, image_to_3d.foreground_ratio(settings.prior))
@@ -69,13 +70,6 @@ def one_run(settings: Settings, what: Object, picture: Path) -> dict[str, object
     }
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def summary(rows: list[dict[str, str]]) -> str:
     """One line per preset, and how often the targets are met."""
     lines = [
@@ -99,31 +93,23 @@ def summary(rows: list[dict[str, str]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="standard")
-    parser.add_argument("--objects", type=int, default=20, help="of the held-out set (default %(default)s)")
+    parser.add_argument("--objects", type=int, default=20, help="of the held-out set, a multiple of ten (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at a time, one thread each")
     parser.add_argument("--output", type=Path, default=HERE / "image_to_3d")
     arguments = parser.parse_args()
     table, pictures = arguments.output.with_suffix(".csv"), arguments.output.with_name(f"{arguments.output.name}-pictures")
     pictures.mkdir(parents=True, exist_ok=True)
     settings = image_to_3d.image_preset(arguments.preset, "cpu", elevation=ELEVATION, seed=arguments.seed)
     kept = {"preset": arguments.preset, "steps": settings.steps, "seed": arguments.seed, "elevation": ELEVATION}
-    strips = []
+    strips, todo = [], []
     for what in held_out_objects(arguments.objects):
         name = what.caption
-        picture = pictures / f"{name.replace(' ', '-')}-{arguments.preset}.png"
-        strips.append(picture)
-        same = {"object": name, **{key: str(value) for key, value in kept.items()}}
-        if any(same.items() <= row.items() for row in rows_of(table)):
-            continue
-        row = {"object": name, **kept, **one_run(settings, what, picture)}
-        print(row, flush=True)
-        new = not table.exists()
-        with table.open("a", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
-    arguments.output.with_suffix(".md").write_text(summary(rows_of(table)), encoding="utf-8")
+        strips.append(pictures / f"{name.replace(' ', '-')}-{arguments.preset}-{settings.steps}-{arguments.seed}.png")
+        key = {"object": name, **{field: str(value) for field, value in kept.items()}}
+        todo.append((key, one_run, (settings, what, strips[-1])))
+    rows = completed(table, FIELDS, todo, arguments.workers)
+    arguments.output.with_suffix(".md").write_text(summary(rows), encoding="utf-8")
     images = [Image.open(strip) for strip in strips]
     half = (len(images) + 1) // 2
     sheet = Image.new("RGB", (2 * 512, 128 * half), "white")

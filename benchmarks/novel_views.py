@@ -83,7 +83,7 @@ def estimated(model: Model, picture: Tensor, guidance: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(ZERO123), help="a folder (default: the embedded model)")
-    parser.add_argument("--objects", type=int, default=40, help="of the held-out set (default %(default)s)")
+    parser.add_argument("--objects", type=int, default=40, help="of the held-out set, a multiple of ten (default %(default)s)")
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--steps", type=int, default=50, help="DDIM steps (default %(default)s)")
     parser.add_argument("--scorer", default="toybox", help="who judges, as for `evaluate`; or none (default %(default)s)")

@@ -9,18 +9,16 @@ Appends one row per run to `objectives.csv` beside this file (a run that is ther
 """
 
 import argparse
-import csv
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.rows import completed
 from dreamtime import meshes, presets
 from dreamtime.cameras import turntable
 from dreamtime.evaluation.geometry import score
@@ -70,7 +68,7 @@ def optimised(settings: presets.Settings) -> tuple[presets.Scene, float]:
     return dream.scene, seen() / settings.views
 
 
-def one_run(settings: presets.Settings, thing: Thing, passes: int, picture: Path) -> dict[str, object]:
+def one_run(settings: presets.Settings, thing: Thing, passes: int, picture: Path) -> dict[str, str]:
     """Optimise for as many steps as the passes allow, extract, score, and keep a strip of four views."""
     _, trial = optimised(presets.replace(settings, steps=TRIAL_STEPS))
     settings = presets.replace(settings, steps=max(round(passes * TRIAL_STEPS / trial), 1))
@@ -81,16 +79,9 @@ def one_run(settings: presets.Settings, thing: Thing, passes: int, picture: Path
     result = score(mesh, thing)
     views = render_textured(meshes.texture(scene.representation, mesh, settings.texture_size), turntable(4, 96)).image
     Image.fromarray((torch.cat(list(views), dim=1).clamp(0, 1) * 255).byte().numpy()).save(picture)
-    row: dict[str, object] = {"guidance_scale": f"{settings.guidance_scale:g}", "steps": settings.steps}
+    row = {"guidance_scale": f"{settings.guidance_scale:g}", "steps": str(settings.steps)}
     row |= {"passes_taken": f"{taken:.0f}", "seconds": f"{seconds:.1f}"}
     return row | {"iou": f"{result.iou:.4f}", "color": f"{result.color:.2f}"}
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def jobs(seeds: int) -> Iterator[tuple[Thing, str, presets.Settings]]:
@@ -127,22 +118,12 @@ def main() -> None:
     arguments = parser.parse_args()
     table, pictures = arguments.output.with_suffix(".csv"), Path(f"{arguments.output}-pictures")
     pictures.mkdir(exist_ok=True)
-    rows = rows_of(table)
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(arguments.workers, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        running = {}
-        for thing, name, settings in jobs(arguments.seeds):
-            key = {"prompt": thing.caption, "variant": name, "passes": str(arguments.passes), "seed": str(settings.seed)}
-            if not any(all(row[field] == value for field, value in key.items()) for row in rows):
-                picture = pictures / f"{picture_name(thing, name, settings.seed)}.png"
-                running[pool.submit(one_run, settings, thing, arguments.passes, picture)] = key
-        for finished in as_completed(running):
-            rows.append({**running[finished], **{field: str(value) for field, value in finished.result().items()}})
-            print(rows[-1], flush=True)
-            with table.open("w", newline="") as file:
-                writer = csv.DictWriter(file, FIELDS)
-                writer.writeheader()
-                writer.writerows(rows)
+    todo = []
+    for thing, name, settings in jobs(arguments.seeds):
+        key = {"prompt": thing.caption, "variant": name, "passes": str(arguments.passes), "seed": str(settings.seed)}
+        picture = pictures / f"{picture_name(thing, name, settings.seed)}.png"
+        todo.append((key, one_run, (settings, thing, arguments.passes, picture)))
+    rows = completed(table, FIELDS, todo, arguments.workers)
     arguments.output.with_suffix(".md").write_text(summary(rows, arguments.passes))
     strips = [
         np.concatenate([np.array(Image.open(pictures / f"{picture_name(thing, name, 0)}.png")) for thing in THINGS], axis=1)

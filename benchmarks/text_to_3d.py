@@ -7,18 +7,16 @@ Appends one row per run to `text_to_3d.csv` beside this file (a run that is ther
 """
 
 import argparse
-import csv
-import multiprocessing
 import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.rows import completed
 from dreamtime import meshes, presets
 from dreamtime.cameras import turntable
 from dreamtime.evaluation.geometry import score
@@ -42,7 +40,7 @@ SCHEDULES = ("uniform", "time-prioritized")
 FIELDS = ("prompt", "schedule", "preset", "steps", "seed", "iou", "color", "seconds")
 
 
-def one_run(settings: presets.Settings, thing: Thing, picture: Path) -> dict[str, object]:
+def one_run(settings: presets.Settings, thing: Thing, picture: Path) -> dict[str, str]:
     """Optimise, extract, score, and keep a strip of four views."""
     started = time.monotonic()
     dream = presets.text_to_3d(settings)
@@ -54,13 +52,6 @@ def one_run(settings: presets.Settings, thing: Thing, picture: Path) -> dict[str
     views = render_textured(meshes.texture(dream.scene.representation, mesh, settings.texture_size), turntable(4, 96)).image
     Image.fromarray((torch.cat(list(views), dim=1).clamp(0, 1) * 255).byte().numpy()).save(picture)
     return {"iou": f"{result.iou:.4f}", "color": f"{result.color:.2f}", "seconds": f"{seconds:.1f}"}
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def jobs(preset: str, seeds: int, steps: int | None) -> Iterator[tuple[Thing, presets.Settings]]:
@@ -107,23 +98,13 @@ def main() -> None:
     arguments = parser.parse_args()
     table, pictures = arguments.output.with_suffix(".csv"), Path(f"{arguments.output}-pictures")
     pictures.mkdir(exist_ok=True)
-    rows = rows_of(table)
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(arguments.workers, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        running = {}
-        for thing, settings in jobs(arguments.preset, arguments.seeds, arguments.steps):
-            key = {"prompt": thing.caption, "schedule": settings.schedule, "preset": arguments.preset}
-            key |= {"steps": str(settings.steps), "seed": str(settings.seed)}
-            if not any(all(row[name] == value for name, value in key.items()) for row in rows):
-                picture = pictures / f"{thing.color}-{thing.kind}-{settings.schedule}-{settings.seed}.png"
-                running[pool.submit(one_run, settings, thing, picture)] = key
-        for finished in as_completed(running):
-            rows.append({**running[finished], **finished.result()})
-            print(rows[-1], flush=True)
-            with table.open("w", newline="") as file:
-                writer = csv.DictWriter(file, FIELDS)
-                writer.writeheader()
-                writer.writerows(rows)
+    todo = []
+    for thing, settings in jobs(arguments.preset, arguments.seeds, arguments.steps):
+        key = {"prompt": thing.caption, "schedule": settings.schedule, "preset": arguments.preset}
+        key |= {"steps": str(settings.steps), "seed": str(settings.seed)}
+        picture = pictures / f"{thing.color}-{thing.kind}-{settings.schedule}-{settings.seed}.png"
+        todo.append((key, one_run, (settings, thing, picture)))
+    rows = completed(table, FIELDS, todo, arguments.workers)
     arguments.output.with_suffix(".md").write_text(summary(rows))
     strips = [
         np.concatenate([np.array(Image.open(pictures / f"{t.color}-{t.kind}-{s}-0.png")) for s in SCHEDULES], axis=1)

@@ -141,10 +141,14 @@ def both(first: Objective, second: Objective, weight: float) -> Objective:
     return loss
 
 
+def stand_of(settings: Settings) -> tuple[float, float]:
+    """Distance and field of view of the picture's camera, in scene units and radians: the middle of the run's."""
+    return sum(settings.distance) / 2, math.radians(sum(settings.field_of_view) / 2)
+
+
 def reference_camera_of(settings: Settings) -> Callable[[int], Cameras]:
-    """The picture's camera at any resolution: in front of the object, in the middle of the run's distances and lenses."""
-    distance, lens = sum(settings.distance) / 2, math.radians(sum(settings.field_of_view) / 2)
-    return lambda size: references.reference_camera(math.radians(settings.elevation), distance, lens, size)
+    """The picture's camera at any resolution, in front of the object."""
+    return lambda size: references.reference_camera(math.radians(settings.elevation), *stand_of(settings), size)
 
 
 def terms_of(settings: Settings, scene: Scene, reference: Reference) -> dict[str, Regularizer]:
@@ -231,14 +235,13 @@ def estimated_elevation(settings: Settings, reference: Reference) -> Estimate:
     with BUILDING:
         device, dtype = torch.device(settings.device), dtype_of(settings.device)
         look = loading.load_image_encoder(settings.source, device, dtype, settings.options)
-        prior = load_prior(settings.source, settings.device, settings.options)
-    distance, lens = sum(settings.distance) / 2, math.radians(sum(settings.field_of_view) / 2)
+        prior = load_image_prior(settings.source, settings.device, settings.options)
     with torch.no_grad():
         channels, height, width = prior.encode(reference.image[None].to(device))[0].shape
         return estimate_elevation(
             prior,
             lambda elevation: look(reference.image, camera(elevation)),
-            from_above(settings.resolution, distance, lens),
+            from_above(settings.resolution, *stand_of(settings)),
             (channels, height, width),
             ESTIMATE_GUIDANCE,
             seed=settings.seed,

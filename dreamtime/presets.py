@@ -547,7 +547,7 @@ def memory_foretold(settings: Settings) -> str:
     try:
         return memory_in_words(settings)
     except Exception:
-        log.info("the memory of a run could not be estimated", exc_info=True)
+        log.warning("the memory of a run could not be estimated", exc_info=True)
         return ""
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file
 
 from dreamtime.priors import zero123
 from dreamtime.references import reference_camera
@@ -50,3 +51,15 @@ def test_the_unet_begins_as_the_text_models_and_blind_to_the_reference():
 def test_another_training_set_in_the_folder_is_refused(trained: Path):
     with pytest.raises(ValueError, match="choose another folder"):
         train_zero123.views(trained, 4, 2000)
+
+
+def test_a_training_can_go_on_from_an_earlier_one(trained: Path):
+    parts = train_zero123.initial_parts(trained / "out")
+    unet = UNet2DConditionModel.from_pretrained(trained / "out", subfolder="unet", torch_dtype=torch.float32)
+    assert parts["unet"].config.in_channels == 8
+    for name, weights in unet.state_dict().items():
+        torch.testing.assert_close(parts["unet"].state_dict()[name], weights, rtol=0, atol=0)
+    kept = load_file(trained / "out" / train_zero123.PROJECTION / "diffusion_pytorch_model.safetensors")
+    assert torch.equal(parts["projection"].weight, kept["projection.weight"])
+    assert train_zero123.steps_of(trained / "out") == 2
+    assert train_zero123.steps_of(WEIGHTS) == 0

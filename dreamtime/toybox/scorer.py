@@ -16,19 +16,16 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-from dreamtime.checkpoints import write_atomically
 from dreamtime.prompts import VIEWS
 from dreamtime.toybox import SCORER, models
 from dreamtime.toybox.meanings import Description, agreement, answers, near_miss, questions, slot_values, wording
 from dreamtime.toybox.pictures import RESOLUTION
 from dreamtime.toybox.portraits import VIEW_MARGIN, Pictures, draw
-from dreamtime.toybox.train import loop, seeded_initialisation, to_input
+from dreamtime.toybox.train import kept, loop, seeded_initialisation, to_input
 from dreamtime.toybox.world import Pair, object_of
 
 log = logging.getLogger(__name__)
@@ -43,20 +40,17 @@ CHECKED_PICTURES = 600  # of a seed of their own, for the model card
 
 
 def pictures(work: Path, count: int, seed: int) -> Pictures:
-    """The training set, drawn once and kept in the work folder; raises ValueError if another one lies there."""
-    path, labels = work / "scorer-pictures.safetensors", work / "scorer-labels.csv"
-    made_as = {"pictures": str(count), "seed": str(seed)}
-    if not path.exists():
-        log.info("drawing %d pictures", count)
+    """The training set, drawn once; raises ValueError if another one lies in the work folder."""
+    labels = work / "scorer-labels.csv"
+
+    def make() -> dict[str, Tensor]:
         drawn = draw(count, Generator().manual_seed(seed))
         with labels.open("w", newline="") as file:
             told = [(each.what.caption, each.view or "", int(each.colored)) for each in drawn.descriptions]
             csv.writer(file).writerows([("caption", "view", "colored"), *told])
-        write_atomically(path, lambda temporary: save_file({"images": drawn.images}, temporary, made_as))
-    with safe_open(path, "pt") as file:
-        if (found := file.metadata()) != made_as:
-            raise ValueError(f"The work folder {work} holds pictures made as {found}, not as {made_as}: choose another folder.")
-        images = file.get_tensor("images")
+        return {"images": drawn.images}
+
+    images = kept(work / "scorer-pictures.safetensors", {"pictures": str(count), "seed": str(seed)}, make)["images"]
     with labels.open(newline="") as file:
         return Pictures(images, [described(row) for row in csv.DictReader(file)])
 

@@ -115,19 +115,31 @@ def loop(
             save_checkpoint(path, modules, {"optimizer": optimizer}, generator, {"step": str(step)})
 
 
-def pictures(work: Path, count: int, seed: int) -> tuple[UInt8[Tensor, "B H W 3"], list[str]]:
-    """The training set, drawn once and kept in the work folder; raises ValueError if another one lies there."""
-    path, captions = work / "pictures.safetensors", work / "captions.txt"
-    made_as = {"pictures": str(count), "seed": str(seed)}
+def kept(path: Path, made_as: dict[str, str], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors that are made once and kept in the work folder; raises ValueError if those that lie there were made otherwise."""
     if not path.exists():
-        log.info("drawing %d pictures", count)
+        log.info("making %s", path.name)
+        tensors = make()
+        write_atomically(path, lambda temporary: save_file(tensors, temporary, made_as))
+    with safe_open(path, "pt") as file:
+        if (found := file.metadata() or {}) != made_as:
+            raise ValueError(
+                f"The work folder {path.parent} holds a {path.name} made as {found}, not as {made_as}: choose another folder."
+            )
+    return load_file(path)
+
+
+def pictures(work: Path, count: int, seed: int) -> tuple[UInt8[Tensor, "B H W 3"], list[str]]:
+    """The training set and its captions, drawn once; raises ValueError if another one lies in the work folder."""
+    captions = work / "captions.txt"
+
+    def make() -> dict[str, Tensor]:
         drawn = draw_pictures(count, Generator().manual_seed(seed))
         captions.write_text("\n".join(drawn.captions))
-        write_atomically(path, lambda temporary: save_file({"images": drawn.images}, temporary, made_as))
-    with safe_open(path, "pt") as file:
-        if (found := file.metadata()) != made_as:
-            raise ValueError(f"The work folder {work} holds pictures made as {found}, not as {made_as}: choose another folder.")
-        return file.get_tensor("images"), captions.read_text().split("\n")
+        return {"images": drawn.images}
+
+    made_as = {"pictures": str(count), "seed": str(seed)}
+    return kept(work / "pictures.safetensors", made_as, make)["images"], captions.read_text().split("\n")
 
 
 def to_input(images: UInt8[Tensor, "B H W 3"], device: torch.device) -> Float[Tensor, "B 3 H W"]:
@@ -202,14 +214,11 @@ def latents_of(vae: AutoencoderKL, images: UInt8[Tensor, "B H W 3"], device: tor
 
 
 def kept_latents(
-    vae: AutoencoderKL, images: UInt8[Tensor, "B H W 3"], work: Path, device: torch.device
+    vae: AutoencoderKL, images: UInt8[Tensor, "B H W 3"], path: Path, device: torch.device
 ) -> Float[Tensor, "B C h w"]:
-    """The latents of the training set, encoded once and kept in the work folder for when the training is resumed."""
-    path = work / "latents.safetensors"
-    if not path.exists():
-        latents = latents_of(vae, images, device).cpu().contiguous()
-        write_atomically(path, lambda temporary: save_file({"latents": latents}, temporary))
-    return load_file(path)["latents"].to(device)
+    """The latents of a training set, encoded once and kept for when the training is resumed."""
+    made = kept(path, {}, lambda: {"latents": latents_of(vae, images, device).cpu().contiguous()})
+    return made["latents"].to(device)
 
 
 def train_denoiser(
@@ -335,7 +344,7 @@ def main(argv: list[str] | None = None) -> None:
     training = Training(arguments.pictures, arguments.vae_steps, 16, arguments.steps, 32, arguments.seed, began)
     images, captions = pictures(work, training.pictures, training.seed)
     vae = train_vae(images, work, training, start, device)
-    latents = kept_latents(vae, images, work, device)
+    latents = kept_latents(vae, images, work / "latents.safetensors", device)
     # Dividing by the standard deviation gives latents of unit variance, as the noise schedule assumes.
     vae.register_to_config(scaling_factor=round(1 / latents.float().std().item(), 5))
     scaled = latents.float().mul_(vae.config.scaling_factor).half()

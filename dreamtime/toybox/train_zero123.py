@@ -18,23 +18,31 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from jaxtyping import Float, Int, UInt8
-from safetensors import safe_open
+from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from dreamtime.checkpoints import write_atomically
 from dreamtime.toybox import WEIGHTS, ZERO123, models
 from dreamtime.toybox.novel_views import VIEWS_OF_EACH, NovelViews, Viewpoints, draw_novel_views
 from dreamtime.toybox.pictures import RESOLUTION
-from dreamtime.toybox.train import EMA_DECAY, forget_origin, initial_vae, latents_of, loop, seeded_initialisation, to_input
+from dreamtime.toybox.train import (
+    EMA_DECAY,
+    forget_origin,
+    initial_vae,
+    kept,
+    kept_latents,
+    loop,
+    seeded_initialisation,
+    to_input,
+)
 
 log = logging.getLogger(__name__)
 
 DROPOUT = 0.1  # the share of references that are left out, picture and pose: it trains the unconditional branch
 PROJECTION = "cc_projection"  # the part's name in the original's diffusers layout
+CURVE = "zero123-loss.csv"
 
 
 @dataclass(frozen=True)
@@ -45,31 +53,18 @@ class Training:
     steps: int
     batch: int
     seed: int
+    earlier: int = 0  # steps of the training that it went on from
 
 
 def views(work: Path, count: int, seed: int) -> NovelViews:
-    """The training set, drawn once and kept in the work folder; raises ValueError if another one lies there."""
-    path = work / "views.safetensors"
-    made_as = {"objects": str(count), "seed": str(seed)}
-    if not path.exists():
-        log.info("drawing %d objects from %d places each", count, VIEWS_OF_EACH)
+    """The training set, drawn once; raises ValueError if another one lies in the work folder."""
+
+    def make() -> dict[str, Tensor]:
         drawn = draw_novel_views(count, Generator().manual_seed(seed))
-        places = {name: getattr(drawn.viewpoints, name) for name in ("elevation", "azimuth", "distance")}
-        write_atomically(path, lambda temporary: save_file({"images": drawn.images, **places}, temporary, made_as))
-    with safe_open(path, "pt") as file:
-        if (found := file.metadata()) != made_as:
-            raise ValueError(f"The work folder {work} holds views made as {found}, not as {made_as}: choose another folder.")
-    kept = load_file(path)
-    return NovelViews(kept.pop("images"), Viewpoints(**kept), [])
+        return {"images": drawn.images, **vars(drawn.viewpoints)}
 
-
-def kept_latents(vae: AutoencoderKL, images: UInt8[Tensor, "N K H W 3"], work: Path) -> Float[Tensor, "N K C h w"]:
-    """The views encoded once, unscaled; kept in the work folder for when the training is resumed."""
-    path = work / "view-latents.safetensors"
-    if not path.exists():
-        latents = latents_of(vae, images.flatten(0, 1), vae.device).cpu().unflatten(0, images.shape[:2]).contiguous()
-        write_atomically(path, lambda temporary: save_file({"latents": latents}, temporary))
-    return load_file(path)["latents"]
+    places = kept(work / "views.safetensors", {"objects": str(count), "seed": str(seed)}, make)
+    return NovelViews(places.pop("images"), Viewpoints(**places), [])
 
 
 # -- the model
@@ -88,6 +83,31 @@ def build_image_encoder() -> CLIPVisionModelWithProjection:
             projection_dim=models.WIDTH,
         )
     )
+
+
+def initial_parts(start: Path) -> nn.ModuleDict:
+    """UNet, image encoder and projection of an earlier Zero-1-to-3, or new ones around the UNet of a text model."""
+    unet = UNet2DConditionModel.from_pretrained(start, subfolder="unet", torch_dtype=torch.float32, local_files_only=True)
+    if not (start / PROJECTION).is_dir():
+        new = {"unet": build_unet(unet), "image_encoder": build_image_encoder()}
+        return nn.ModuleDict({**new, "projection": nn.Linear(models.WIDTH + 4, models.WIDTH)})
+    forget_origin(unet)
+    encoder = CLIPVisionModelWithProjection.from_pretrained(
+        start, subfolder="image_encoder", dtype=torch.float32, local_files_only=True
+    )
+    projection = nn.Linear(models.WIDTH + 4, models.WIDTH)
+    tensors = load_file(start / PROJECTION / "diffusion_pytorch_model.safetensors")
+    projection.load_state_dict({name.removeprefix("projection."): x for name, x in tensors.items()})
+    return nn.ModuleDict({"unet": unet, "image_encoder": encoder, "projection": projection})
+
+
+def steps_of(folder: Path) -> int:
+    """The steps that an earlier Zero-1-to-3 was trained for, by its curve; 0 of a text model."""
+    path = folder / CURVE
+    if not path.exists():
+        return 0
+    with path.open(newline="") as file:
+        return int([row["step"] for row in csv.DictReader(file)][-1])
 
 
 def build_unet(start: UNet2DConditionModel) -> UNet2DConditionModel:
@@ -116,14 +136,7 @@ def train(
     """EMA weights of the UNet, the image encoder and the projection after their steps of v-prediction."""
     scheduler = models.build_scheduler()
     with seeded_initialisation(training.seed):
-        text_unet = UNet2DConditionModel.from_pretrained(start, subfolder="unet", torch_dtype=torch.float32)
-        live = nn.ModuleDict(
-            {
-                "unet": build_unet(text_unet),
-                "image_encoder": build_image_encoder(),
-                "projection": nn.Linear(models.WIDTH + 4, models.WIDTH),
-            }
-        )
+        live = initial_parts(start)
     average = copy.deepcopy(live).requires_grad_(False)
     live.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in the stub
     optimizer = torch.optim.AdamW(live.parameters(), lr=1e-3, weight_decay=1e-3, betas=(0.9, 0.99))
@@ -190,9 +203,11 @@ def export(vae: AutoencoderKL, parts: nn.ModuleDict, folder: Path) -> None:
 
 def write_card(folder: Path, work: Path, training: Training, parameters: dict[str, int]) -> None:
     """README.md with data, steps, losses and limits; the loss curve is copied beside it."""
-    shutil.copyfile(work / "zero123.csv", folder / "zero123-loss.csv")
-    with (folder / "zero123-loss.csv").open(newline="") as file:
+    shutil.copyfile(work / "zero123.csv", folder / CURVE)
+    with (folder / CURVE).open(newline="") as file:
         final = float([row["loss"] for row in csv.DictReader(file)][-1])
+    began = f" It went on from the weights of {training.earlier:,} steps, made alike." if training.earlier else ""
+    start = " --start EARLIER" if training.earlier else ""
     sizes = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in parameters.items())
     folder.joinpath("README.md").write_text(f"""---
 license: apache-2.0
@@ -210,9 +225,9 @@ diffusers conversions of Zero-1-to-3 (Liu et al. 2023), small enough for a CPU.
   the camera.
 * **Parts.** {sizes}. The VAE is the text model's, and the UNet began as the text model's.
 * **Training.** {training.steps:,} steps of {training.batch} pairs, v-prediction, AdamW at 1e-3 with warm-up, plateau and linear
-  decay, EMA {EMA_DECAY}; a tenth without the reference. Final loss {final:.4f}; curve: `zero123-loss.csv`.
+  decay, EMA {EMA_DECAY}; a tenth without the reference.{began} Final loss {final:.4f}; curve: `{CURVE}`.
 * **Made again by** `python -m dreamtime.toybox.train_zero123 --work FOLDER --objects {training.objects}
-  --steps {training.steps} --batch {training.batch} --seed {training.seed}`; it resumes where it stopped.
+  --steps {training.steps} --batch {training.batch} --seed {training.seed}{start}`; it resumes where it stopped.
 
 ## Limits
 
@@ -226,7 +241,12 @@ def main(argv: list[str] | None = None) -> None:
         "--work", type=Path, required=True, help="folder for views, checkpoints and logs; resumes what it finds"
     )
     parser.add_argument("--output", type=Path, default=ZERO123, help="where the model is written (default: the package's own)")
-    parser.add_argument("--start", type=Path, default=WEIGHTS, help="the text model to begin from (default: the embedded one)")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        default=WEIGHTS,
+        help="a text model or an earlier Zero-1-to-3 to begin from (default: the embedded text model)",
+    )
     parser.add_argument("--objects", type=int, default=12_000, help="training objects (default %(default)s)")
     parser.add_argument("--steps", type=int, default=8000, help="(default %(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="pairs per step (default %(default)s)")
@@ -235,10 +255,11 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO)
     work, start = arguments.work, arguments.start
     work.mkdir(parents=True, exist_ok=True)
-    training = Training(arguments.objects, arguments.steps, arguments.batch, arguments.seed)
+    training = Training(arguments.objects, arguments.steps, arguments.batch, arguments.seed, steps_of(start))
     vae = initial_vae(start).eval().requires_grad_(False)
     known = views(work, training.objects, training.seed)
-    latents = kept_latents(vae, known.images, work)
+    flat = kept_latents(vae, known.images.flatten(0, 1), work / "view-latents.safetensors", vae.device)
+    latents = flat.unflatten(0, known.images.shape[:2])
     parts = train(known, latents, start, vae.config.scaling_factor, work, training)
     sizes = {name.replace("_", " "): sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
     export(vae, parts, arguments.output)

@@ -43,6 +43,14 @@ def stream(server: Server, run: Run) -> Iterator[tuple[Any, ...]]:
     yield run.id, run.settings.seed, made.steps, status, files["picture"], files["glb"], files["turntable"], others, statistics
 
 
+def waited_for(server: Server, run: Run, request: gr.Request, progress: gr.Progress) -> dict[str, Any]:
+    """The run worked on to its end and delivered, as one answer."""
+    for frame in drive(run):
+        progress((frame.step, frame.steps), desc="optimising", unit="steps")
+    server.deliver(run)
+    return described(run, request)
+
+
 def state_of(run: Run) -> str:
     """What a run is doing: running, finished, stopped, or unfinished (resume goes on)."""
     try:

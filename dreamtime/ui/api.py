@@ -15,8 +15,7 @@ from gradio.components import Component
 from dreamtime import presets, runs
 from dreamtime.diffusion import alphas_cumprod_from_betas
 from dreamtime.runs import Run
-from dreamtime.ui.answers import described, stream
-from dreamtime.ui.driver import drive
+from dreamtime.ui.answers import described, stream, waited_for
 from dreamtime.ui.errors import one_sentence
 from dreamtime.ui.server import PRIOR, RUNNING, Server
 from dreamtime.ui.widgets import KNOBS, PRESET_NAMES, PRIOR_NAMES, SCHEDULING, Knob, checked_choices, settings_of
@@ -140,11 +139,7 @@ class Endpoints:
         """
         with one_sentence():
             settings = settings_of(prompt, preset, PRIOR, seed, {"schedule": schedule, "steps": steps})
-            run = runs.create_run(self.server.root, settings)
-            for frame in drive(run):
-                progress((frame.step, frame.steps), desc="optimising", unit="steps")
-            self.server.deliver(run)
-            return described(run, request)
+            return waited_for(self.server, runs.create_run(self.server.root, settings), request, progress)
 
 
 def streamed_outputs() -> list[Component]:

@@ -12,9 +12,9 @@ from dreamtime import presets, runs
 from dreamtime.image_to_3d import ELEVATION, EMBEDDED, foreground_ratio
 from dreamtime.preprocess import Reference, straight_rgba
 from dreamtime.presets import Settings
-from dreamtime.ui.answers import described, stream
+from dreamtime.ui.answers import stream, waited_for
 from dreamtime.ui.api import menu, number, streamed_outputs, taking
-from dreamtime.ui.driver import drive, elevation_found
+from dreamtime.ui.driver import elevation_found
 from dreamtime.ui.errors import one_sentence
 from dreamtime.ui.pictures import (
     PICTURE_KNOBS,
@@ -113,10 +113,7 @@ class PictureEndpoints:
             settings = picture_settings(preset, EMBEDDED, seed, ELEVATION, Words(), {"steps": steps})
             reference = framed(image, None, remove_background)
             run = runs.create_run(self.server.root, with_elevation(settings, reference, elevation), reference)
-            for frame in drive(run):
-                progress((frame.step, frame.steps), desc="optimising", unit="steps")
-            self.server.deliver(run)
-            return described(run, request)
+            return waited_for(self.server, run, request, progress)
 
     def preprocess(
         self, image: str, foreground_ratio: float | None = None, remove_background: str = "auto"
