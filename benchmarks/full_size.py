@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from dreamtime import presets
+from dreamtime import beforehand, presets, text_to_3d
 from dreamtime.generation import NonFiniteStep
 from dreamtime.presets import Settings
 from dreamtime.priors import skeletons
@@ -119,7 +119,7 @@ def measure(configuration: Configuration, settings: Settings, steps: int, dtype:
     def embed(prompts: list[str]) -> Tensor:
         return torch.randn(len(prompts), *shape, generator=chance, device=device, dtype=dtype)
 
-    dream = presets.compose(settings, TimedPrior(prior, clock), embed, lambda render: clock.timed("render", render))
+    dream = text_to_3d.compose(settings, TimedPrior(prior, clock), embed, lambda render: clock.timed("render", render))
     began, finite = now(), "yes"
     try:
         for index, _ in enumerate(dream.steps(0), start=1):
@@ -147,10 +147,10 @@ HEAD = [
 
 
 def foretold(settings: Settings) -> str:
-    """Gigabytes that `presets.memory_of` expects, the text encoders left out: none is loaded here."""
+    """Gigabytes that `beforehand.memory_of` expects, the text encoders left out: none is loaded here."""
     if settings.prior not in presets.PRIORS:
         return "–"
-    needed = presets.memory_of(settings)
+    needed = beforehand.memory_of(settings)
     return f"{(sum(needed.values()) - needed['text encoders']) / 2**30:.1f}"
 
 

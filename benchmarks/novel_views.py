@@ -47,7 +47,7 @@ class Model:
     def imagined(self, picture: Tensor, seen_from: Cameras, cameras: Cameras, guidance: float, steps: int, seed: int) -> Tensor:
         """What it makes of the picture from other places: B H W 3 in [0, 1]."""
         predict = distillation.classifier_free(self.prior, self.look(picture, seen_from), guidance)
-        side = self.prior.resolution // 4
+        side = self.prior.vae.resolution // 4
         noise = torch.randn(len(cameras), 4, side, side, generator=Generator().manual_seed(seed))
         z = denoised(predict, noise, cameras, self.prior.alphas_cumprod, steps)
         images = self.vae.decode(z / self.vae.config.scaling_factor).sample
@@ -70,7 +70,7 @@ def kind_is_right(scorer: Scorer, images: Tensor, what: Object) -> list[bool]:
 
 def estimated(model: Model, picture: Tensor, guidance: float) -> float:
     """The elevation found for a picture, radians."""
-    side = model.prior.resolution // 4
+    side = model.prior.vae.resolution // 4
     return estimate_elevation(
         model.prior,
         lambda elevation: model.look(picture, reference_camera(elevation, DISTANCE, FIELD_OF_VIEW, RESOLUTION)),

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from benchmarks.rows import completed
-from dreamtime import meshes, presets
+from dreamtime import assembly, meshes, presets, text_to_3d
 from dreamtime.cameras import turntable
 from dreamtime.evaluation.geometry import score
 from dreamtime.toybox.world import Thing
@@ -58,11 +58,11 @@ def meter(unet: torch.nn.Module) -> Callable[[], int]:
     return lambda: seen
 
 
-def optimised(settings: presets.Settings) -> tuple[presets.Scene, float]:
+def optimised(settings: presets.Settings) -> tuple[assembly.Scene, float]:
     """The scene after its last step, and the passes that each of a step's views took through the UNet."""
-    prior = presets.load_prior(settings.source, settings.device)
+    prior = assembly.load_prior(settings.source, settings.device)
     seen = meter(prior.unet)
-    dream = presets.compose(settings, prior, presets.load_embed(settings))
+    dream = text_to_3d.compose(settings, prior, assembly.load_embed(settings))
     for _ in dream.steps(0):
         pass
     return dream.scene, seen() / settings.views

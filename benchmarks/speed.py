@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from gradio_client import Client
 
-from dreamtime import presets
+from dreamtime import assembly, presets, text_to_3d
 from dreamtime.types import DiffusionPrior
 
 HERE = Path(__file__).parent
@@ -61,8 +61,8 @@ def step_breakdown(preset: str, steps: int = 30) -> dict[str, float]:
     """Mean milliseconds of a step's parts over the last two thirds of `steps` steps."""
     settings = presets.preset(preset, "cpu", prompt="a red cube")
     clock = Clock()
-    prior = TimedPrior(presets.load_prior(settings.source, "cpu"), clock)
-    dream = presets.compose(settings, prior, presets.load_embed(settings), lambda render: clock.timed("render", render))
+    prior = TimedPrior(assembly.load_prior(settings.source, "cpu"), clock)
+    dream = text_to_3d.compose(settings, prior, assembly.load_embed(settings), lambda render: clock.timed("render", render))
     total = 0.0
     for index, _ in enumerate(dream.steps(0)):
         if index == steps // 3:

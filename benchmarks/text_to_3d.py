@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from benchmarks.rows import completed
-from dreamtime import meshes, presets
+from dreamtime import meshes, presets, text_to_3d
 from dreamtime.cameras import turntable
 from dreamtime.evaluation.geometry import score
 from dreamtime.toybox.world import Thing
@@ -43,7 +43,7 @@ FIELDS = ("prompt", "schedule", "preset", "steps", "seed", "iou", "color", "seco
 def one_run(settings: presets.Settings, thing: Thing, picture: Path) -> dict[str, str]:
     """Optimise, extract, score, and keep a strip of four views."""
     started = time.monotonic()
-    dream = presets.text_to_3d(settings)
+    dream = text_to_3d.text_to_3d(settings)
     for _ in dream.steps(0):
         pass
     seconds = time.monotonic() - started

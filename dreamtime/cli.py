@@ -21,7 +21,7 @@ from typing import Any, NoReturn, get_args
 import torch
 from tqdm import tqdm
 
-from dreamtime import diffusion, image_to_3d, methods, objectives, preprocess, presets, runs
+from dreamtime import beforehand, diffusion, image_to_3d, methods, objectives, preprocess, presets, runs
 from dreamtime.evaluation import command
 from dreamtime.priors import options
 
@@ -272,10 +272,10 @@ def text(arguments: argparse.Namespace) -> None:
 
 def tell(settings: presets.Settings, run: runs.Run) -> None:
     """What runs, what it needs, and what to know before."""
-    print(f"Run {run.id}: {presets.describe(settings)}", file=sys.stderr)
-    if foretold := presets.memory_foretold(settings):
+    print(f"Run {run.id}: {beforehand.describe(settings)}", file=sys.stderr)
+    if foretold := beforehand.memory_foretold(settings):
         print(f"It needs {foretold}.", file=sys.stderr)
-    for advice in presets.advice(settings):
+    for advice in beforehand.advice(settings):
         print(advice, file=sys.stderr)
 
 
@@ -321,9 +321,11 @@ def recipe(settings: presets.Settings) -> dict[str, Any]:
 
 def plain(value: Any) -> str:
     """A setting as a word of a table."""
+    if value in (None, "", ()):
+        return "-"
     if isinstance(value, tuple):
         return ", ".join(map(plain, value))
-    return f"{value:g}" if isinstance(value, float) else "-" if value in (None, "") else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def print_table(rows: list[list[str]]) -> None:
@@ -334,7 +336,9 @@ def print_table(rows: list[list[str]]) -> None:
 
 def list_presets(arguments: argparse.Namespace) -> None:
     names = [arguments.method] if arguments.method else list(methods.METHODS)
-    made = {name: recipe(presets.preset(arguments.preset, prior=arguments.prior, method=name)) for name in names}
+    prior, _ = presets.resolve_prior(arguments.prior, presets.resolve_device("auto"))
+    beforehand.check_reader(prior)  # needs no weights: a Hub id that nobody here knows may be one
+    made = {name: recipe(presets.preset(arguments.preset, prior=prior, method=name)) for name in names}
     if arguments.json:
         told = {name: methods.METHODS[name] for name in names}
         words = {name: {"title": it.title, "source": it.source, "differs": it.differs} for name, it in told.items()}

@@ -15,31 +15,27 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from dreamtime import distillation, references, regularizers
-from dreamtime.distillation import Weighting
-from dreamtime.elevation import Estimate, estimate_elevation, from_above
-from dreamtime.generation import optimise
-from dreamtime.objectives import OBJECTIVES
-from dreamtime.preprocess import Reference
-from dreamtime.presets import (
+from dreamtime.assembly import (
     BUILDING,
-    PRESETS,
-    WEIGHTINGS,
     Dream,
     Scene,
-    Settings,
     asking_of,
     build_scene,
     camera_range,
     dtype_of,
     load_embed,
     load_prior,
-    one_of,
-    preset,
     regularizers_of,
-    resolve_device,
     timetable_of,
     weighted,
 )
+from dreamtime.distillation import Weighting
+from dreamtime.elevation import Estimate, estimate_elevation, from_above
+from dreamtime.generation import optimise
+from dreamtime.objectives import OBJECTIVES
+from dreamtime.preprocess import Reference
+from dreamtime.presets import PRESETS, WEIGHTINGS, Settings, one_of, preset, resolve_device
+from dreamtime.priors import loading
 from dreamtime.priors.hub import MODELS, on_this_disk, places_of
 from dreamtime.priors.options import Options
 from dreamtime.toybox.novel_views import FIELD_OF_VIEW
@@ -203,15 +199,11 @@ def told_by(settings: Settings) -> Objective:
 @lru_cache(maxsize=1)
 def load_image_prior(source: str, device: str, options: Options) -> DiffusionPrior:
     """The prior that is shown the picture, kept for the next run, beside the one that reads texts."""
-    from dreamtime.priors import loading
-
     return loading.load_prior(source, torch.device(device), dtype_of(device), options)
 
 
 def image_to_3d(settings: Settings, reference: Reference) -> Dream:
     """A run from a picture: look at it, load the prior, build the scene. Raises `ModelUnavailable`."""
-    from dreamtime.priors import loading  # diffusers takes seconds to import: only when a prior is needed
-
     with BUILDING:
         told = told_by(settings) if settings.text_prior else None
         device, dtype = torch.device(settings.device), dtype_of(settings.device)
@@ -227,7 +219,6 @@ def estimated_elevation(settings: Settings, reference: Reference) -> Estimate:
 
     Raises `ModelUnavailable`.
     """
-    from dreamtime.priors import loading
 
     def camera(elevation: float) -> Cameras:
         return reference_camera_of(replace(settings, elevation=math.degrees(elevation)))(settings.resolution)

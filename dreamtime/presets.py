@@ -1,51 +1,27 @@
-"""What can be chosen, by the names people use, and how a choice becomes a running optimisation.
+"""What can be chosen, by the names people use: the tables, the settings of a run, and the presets to start from.
 
 `PRIORS`, `SCHEDULES`, `WEIGHTINGS`, `OBJECTIVES`, `GUIDANCES`, `REPRESENTATIONS`, `BACKGROUNDS`, `PRESETS` and `METHODS` are
 the only tables of names: menus, API and command line read them here.
 """
 
 import inspect
-import logging
-import math
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Generator, nn
+from torch import Generator
 
-from dreamtime import distillation, objectives, regularizers, timesteps
-from dreamtime.cameras import CameraRange, sample_cameras
-from dreamtime.generation import optimise
+from dreamtime import distillation, objectives, timesteps
 from dreamtime.methods import METHODS
-from dreamtime.objectives import GUIDANCES, OBJECTIVES, Asking
+from dreamtime.objectives import GUIDANCES, OBJECTIVES
 from dreamtime.priors.hub import MODELS, automatic
 from dreamtime.priors.options import ATTENTIONS as ATTENTIONS
 from dreamtime.priors.options import MEMORIES as MEMORIES
-from dreamtime.priors.options import PLAIN, Options
-from dreamtime.prompts import FLAWS, FLAWS_OF_SDS, VIEWS, Embed, checked_prompt, with_view
-from dreamtime.references import growing
-from dreamtime.renderers import OccupancyGrid, VolumeRenderer, preview, sampler_of, training_renderer
-from dreamtime.representations import (
-    WHITE,
-    Background,
-    EnvironmentMap,
-    NeRF,
-    feature_grid_nerf,
-    frequency_nerf,
-    hash_grid_nerf,
-    parameter_groups,
-    random_color,
-    random_grey,
-)
-from dreamtime.shading import sample_light
+from dreamtime.priors.options import Options
+from dreamtime.prompts import checked_prompt
+from dreamtime.representations import NeRF, feature_grid_nerf, frequency_nerf, hash_grid_nerf
 from dreamtime.timesteps import Timetable
-from dreamtime.toybox.known import read_known, unknown_words
-from dreamtime.types import Cameras, DiffusionPrior, Light, Regularizer, Renderer, Rendering, Shading, Step
-
-log = logging.getLogger(__name__)
 
 PRIORS: dict[str, str] = {name: model.places[0] for name, model in MODELS.items() if model.reads == "text"}
 """The models that read text, and where each is looked for first; `priors.hub` knows the other places."""
@@ -139,7 +115,7 @@ class Settings:
     t_min: int | None = None  # None: the schedule's own
     t_max: int | None = None
     fixed_t: int = 500  # of the schedule `fixed`
-    table: tuple[int, ...] = (980, 20)  # of the schedule `custom`
+    table: tuple[int, ...] = ()  # of the schedule `custom`, which needs one
 
     objective: str = "sds"  # a name of OBJECTIVES
     guidance: str = "classifier-free"  # a name of GUIDANCES
@@ -196,6 +172,8 @@ class Settings:
         one_of("background", self.background, BACKGROUNDS)
         timesteps.checked_steps(self.steps)
         timesteps.prior_weight(1, self.m, self.s)
+        if self.schedule == "custom":
+            timesteps.checked_table(self.table)
         if self.t_min is not None and self.t_max is not None and not 0 <= self.t_min < self.t_max:
             raise ValueError(f"The timestep range needs 0 <= t_min < t_max, got t_min = {self.t_min}, t_max = {self.t_max}.")
         within("seed", self.seed, 0, 2**63 - 1)
@@ -337,249 +315,8 @@ def preset(name: str, device: str = "auto", prior: str = "toybox", method: str =
     return replace(start, **{"prior": prior, "device": device, **numbers, **guided, **changes})
 
 
-def describe(settings: Settings) -> str:
-    """One line for people: what runs, where, how long."""
-    return (
-        f"{settings.prior} on {settings.device}, {settings.schedule} schedule, {settings.steps} steps of {settings.views}"
-        f" views at {settings.resolution} px, guidance {settings.guidance_scale:g}, seed {settings.seed}"
-    )
-
-
-def advice(settings: Settings) -> tuple[str, ...]:
-    """What to know before such a run: which words of its prompt the embedded model has never seen, and which it has."""
-    unknown = unknown_words(settings.prompt) if "toybox" in (settings.prior, settings.text_prior) else []
-    if not unknown:
-        return ()
-    words, known = ", ".join(f'"{word}"' for word in unknown), read_known()
-    return (
-        f"The embedded model has never seen {words}, so expect a guess. It knows these things: {', '.join(known.kinds)};"
-        f" in these colours: {', '.join(known.colors)}. For free text choose a Stable Diffusion prior.",
-    )
-
-
-# -- from settings to the parts of a run
-
-
 def timetable(name: str, alphas_cumprod: torch.Tensor, steps: int, **options: Any) -> Timetable:
     """The schedule of that name; it receives those of the options that it has parameters for."""
     schedule = SCHEDULES[one_of("schedule", name, SCHEDULES)]
     known = inspect.signature(schedule).parameters
     return schedule(alphas_cumprod, steps, **{key: value for key, value in options.items() if key in known})
-
-
-def timetable_of(settings: Settings, alphas_cumprod: torch.Tensor | None = None) -> Timetable:
-    """The whole schedule of a run, from its prior's noise levels; they are read if they are not at hand."""
-    options = {key: getattr(settings, key) for key in ("t_min", "t_max", "m", "s", "fixed_t", "table")}
-    levels = alphas_cumprod_of(settings.source) if alphas_cumprod is None else alphas_cumprod
-    return timetable(settings.schedule, levels, settings.steps, **options)
-
-
-def dtype_of(device: str) -> torch.dtype:
-    """The prior's precision: half on CUDA, single elsewhere."""
-    return torch.float16 if device == "cuda" else torch.float32
-
-
-BUILDING = threading.Lock()
-"""Held while modules are loaded or built: while transformers loads a model it patches `torch.nn.Module` for all threads.
-
-Also while diffusers is imported: two threads that ask its lazy module for names at once may find it half there.
-"""
-
-
-@lru_cache(maxsize=2)
-def alphas_cumprod_of(source: str) -> torch.Tensor:
-    """The prior's noise levels, read without its weights."""
-    from dreamtime.priors import loading  # diffusers takes seconds to import: only when a prior is needed
-
-    with BUILDING:
-        return loading.load_alphas_cumprod(source)
-
-
-@lru_cache(maxsize=1)
-def load_prior(source: str, device: str, options: Options = PLAIN) -> DiffusionPrior:
-    """The prior, kept for the next run."""
-    from dreamtime.priors import loading
-
-    return loading.load_prior(source, torch.device(device), dtype_of(device), options)
-
-
-def load_embed(settings: Settings) -> Embed:
-    """What embeds a run's texts: those that are known beforehand are embedded here, and the text encoder is let go."""
-    from dreamtime.priors import loading
-
-    if settings.memory != "normal":
-        load_prior.cache_clear()  # an earlier run's denoiser and a text encoder need not fit side by side
-    device, dtype = torch.device(settings.device), dtype_of(settings.device)
-    views = [with_view(checked_prompt(settings.prompt), view) for view in VIEWS]
-    return loading.Remembered(
-        lambda: loading.load_text_encoder(settings.source, device, dtype, settings.options),
-        ["", settings.negative_prompt, FLAWS, *views, *(f"{view}, {FLAWS_OF_SDS}" for view in views)],
-    )
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What is optimised, and how it is looked at."""
-
-    representation: NeRF
-    modules: Mapping[str, nn.Module]  # everything a checkpoint holds
-    parameters: list[dict[str, Any]]  # groups for the optimiser
-    render: Renderer
-    preview: Callable[[Cameras], Rendering]
-
-
-@dataclass(frozen=True)
-class Dream:
-    """A run's parts, ready to go."""
-
-    scene: Scene
-    timetable: Timetable
-    optimizer: torch.optim.Optimizer
-    generator: Generator
-    steps: Callable[[int], Iterator[Step]]  # from the number of steps already done
-
-
-def build_scene(settings: Settings, device: torch.device, generator: Generator) -> Scene:
-    """The untouched scene of a run, its start drawn from the generator."""
-    representation = REPRESENTATIONS[settings.representation](generator, device)
-    occupancy = OccupancyGrid(step=2 / settings.samples_per_ray).to(device)
-    modules: dict[str, nn.Module] = {"representation": representation, "occupancy": occupancy}
-    backgrounds: dict[str, Background] = {"color": random_color, "white": WHITE}
-    background = backgrounds.get(settings.background, random_grey)
-    if settings.background == "environment":
-        modules["background"] = background = EnvironmentMap(generator).to(device)
-
-    def light(cameras: Cameras, generator: Generator) -> Light:
-        low, high = max(settings.ambient - 0.15, 0), min(settings.ambient + 0.15, 1)
-        return sample_light(cameras, generator, settings.light_spread, (low, high))
-
-    shadings: dict[Shading, float] = {
-        "albedo": settings.albedo_share,
-        "textureless": settings.textureless_share,
-        "lambertian": 1 - settings.albedo_share - settings.textureless_share,
-    }
-    volume = VolumeRenderer(representation, sampler_of(occupancy))
-    render = training_renderer(volume, occupancy, shadings, background, light)
-    groups = parameter_groups(nn.ModuleDict(modules), settings.learning_rate)
-    seen: Shading = "albedo" if settings.task == "image" else "lambertian"  # a picture's colours hold its light
-    return Scene(representation, modules, groups, render, preview(volume, seen))
-
-
-def camera_range(settings: Settings) -> CameraRange:
-    """Where a run's random cameras stand."""
-    low, high = settings.field_of_view
-    return CameraRange(distance=settings.distance, fov_y=(math.radians(low), math.radians(high)))
-
-
-def weighted(regularizer: Regularizer, weight: float) -> Regularizer:
-    """The regularizer times a constant."""
-    return lambda rendering, progress: weight * regularizer(rendering, progress)
-
-
-def regularizers_of(settings: Settings) -> dict[str, Regularizer]:
-    """Those with a weight above zero."""
-    terms = {
-        "opacity": (regularizers.opacity, settings.opacity),
-        "orientation": (regularizers.orientation, settings.orientation),
-        "entropy": (regularizers.entropy, settings.entropy),
-        "distortion": (regularizers.distortion, settings.distortion),
-        "normal smoothness": (regularizers.normal_smoothness, settings.normal_smoothness),
-    }
-    return {name: weighted(term, weight) for name, (term, weight) in terms.items() if weight > 0}
-
-
-def asking_of(settings: Settings, prior: DiffusionPrior, embed: Embed) -> Asking:
-    """What an objective is made from."""
-    return Asking(
-        prior,
-        embed,
-        checked_prompt(settings.prompt),
-        settings.negative_prompt,
-        settings.guidance,
-        settings.guidance_scale,
-        WEIGHTINGS[settings.weighting],
-    )
-
-
-def with_second_predictor(scene: Scene, asking: Asking, learning_rate: float, generator: Generator) -> tuple[Scene, Asking]:
-    """The scene and the asking, joined by VSD's LoRA: optimised and checkpointed with the one, asked by the other."""
-    from dreamtime.priors import lora
-
-    second = lora.lora_predictor(asking.prior, asking.condition, generator)
-    modules, parameters = {**scene.modules, "lora": second.weights}, [*scene.parameters, second.group(learning_rate)]
-    return replace(scene, modules=modules, parameters=parameters), replace(asking, second=second)
-
-
-def memory_of(settings: Settings) -> dict[str, int]:
-    """Bytes that a run is expected to take, by what takes them, found without allocating any. Raises `ModelUnavailable`.
-
-    The text encoders are gone before anything else comes. Libraries keep about a gigabyte of a GPU for themselves.
-    """
-    from dreamtime.priors import memory
-
-    dtype, learns = dtype_of(settings.device), settings.objective == "vsd"
-    views = settings.views + (settings.task == "image")  # the picture's own comes first
-    need = memory.need_of(settings.source, dtype, views, settings.resolution, settings.options, learns)
-    scene = REPRESENTATIONS[settings.representation](Generator(), torch.device("meta"))
-    samples = settings.views * settings.resolution**2 * settings.samples_per_ray // 4  # visible, before the scene has a surface
-    return {
-        "text encoders": need.text_encoders,
-        "prior": need.weights,
-        "a step of the prior": need.step,
-        "scene": 4 * memory.bytes_of(scene),  # its gradient and Adam's two means are as large
-        "rendering": memory.rendering_bytes(scene, samples),
-    }
-
-
-def memory_in_words(settings: Settings) -> str:
-    """One line for people, before a run on a GPU. Raises `ModelUnavailable`."""
-    gigabytes = {name: size / 2**30 for name, size in memory_of(settings).items()}
-    first = gigabytes["text encoders"]
-    peak = 1 + max(first, sum(gigabytes.values()) - first)
-    parts = ", ".join(f"{name} {size:.1f}" for name, size in gigabytes.items())
-    return f"about {peak:.0f} GB of GPU memory at the peak ({parts}, libraries 1; the text encoders are gone by then)"
-
-
-def memory_foretold(settings: Settings) -> str:
-    """The same, or nothing where there is no GPU or no telling: a failing estimate stops no run."""
-    if settings.device == "cpu":
-        return ""
-    try:
-        return memory_in_words(settings)
-    except Exception:
-        log.warning("the memory of a run could not be estimated", exc_info=True)
-        return ""
-
-
-def compose(
-    settings: Settings,
-    prior: DiffusionPrior,
-    embed: Embed,
-    watch: Callable[[Renderer], Renderer] = lambda render: render,
-) -> Dream:
-    """A run's parts around a given prior and its text encoder; `watch` may wrap the renderer, to time it say."""
-    generator = Generator().manual_seed(settings.seed)
-    scene = build_scene(settings, torch.device(settings.device), generator)
-    table = timetable_of(settings, prior.alphas_cumprod)
-    asking = asking_of(settings, prior, embed)
-    if settings.objective == "vsd":
-        scene, asking = with_second_predictor(scene, asking, settings.second_learning_rate, generator)
-    optimizer = torch.optim.Adam(scene.parameters, betas=(0.9, 0.99), eps=settings.adam_epsilon)
-    objective = OBJECTIVES[settings.objective](asking)
-
-    def views(progress: float, generator: Generator) -> Cameras:
-        size = growing(settings.resolution, settings.doublings, progress)
-        return sample_cameras(settings.views, size, camera_range(settings), generator)
-
-    def steps(done: int) -> Iterator[Step]:
-        terms = regularizers_of(settings)
-        return optimise(views, watch(scene.render), table, objective, terms, optimizer, settings.steps, generator, done)
-
-    return Dream(scene, table, optimizer, generator, steps)
-
-
-def text_to_3d(settings: Settings) -> Dream:
-    """A run from a prompt: embed the prompt, load the prior, build the scene. Raises `ModelUnavailable`."""
-    with BUILDING:
-        embed = load_embed(settings)  # first, so that a large text encoder is gone before the denoiser comes
-        return compose(settings, load_prior(settings.source, settings.device, settings.options), embed)

@@ -30,23 +30,16 @@ from PIL import Image
 from torch import Tensor
 
 from dreamtime import exports, meshes, turntable
+from dreamtime.assembly import BUILDING, Dream, Scene, build_scene, timetable_of
+from dreamtime.beforehand import check_ingredients
 from dreamtime.cameras import framing_distance
 from dreamtime.cameras import turntable as cameras_around
 from dreamtime.checkpoints import checkpoint_text, load_checkpoint, save_checkpoint, write_atomically
 from dreamtime.generation import NonFiniteStep
 from dreamtime.image_to_3d import image_to_3d
 from dreamtime.preprocess import Reference, load_reference, save_reference
-from dreamtime.presets import (
-    BUILDING,
-    Dream,
-    Scene,
-    Settings,
-    build_scene,
-    settings_from_dict,
-    settings_to_dict,
-    text_to_3d,
-    timetable_of,
-)
+from dreamtime.presets import Settings, settings_from_dict, settings_to_dict
+from dreamtime.text_to_3d import text_to_3d
 from dreamtime.types import Rendering, Step
 
 log = logging.getLogger(__name__)
@@ -123,10 +116,12 @@ class Frame:
 def create_run(root: Path, settings: Settings, reference: Reference | None = None) -> Run:
     """A new run under `root`, with settings, whole schedule and, if it starts from one, picture written before the first step.
 
-    Raises ValueError if a picture is given without the task, or the task without a picture.
+    Raises ValueError if a picture is given without the task, or the task without a picture, and `ModelUnavailable` if what the
+    run is made of is known to be missing; then there is no folder.
     """
     if (settings.task == "image") != (reference is not None):
         raise ValueError(f"A run of task {settings.task!r} was {'not given any' if reference is None else 'given a'} picture.")
+    check_ingredients(settings)
     table = timetable_of(settings)
     with disk_errors():
         folder = root / uuid.uuid4().hex

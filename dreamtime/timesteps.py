@@ -237,17 +237,26 @@ def fixed(
     return fixed_table(torch.full((checked_steps(steps),), fixed_t))
 
 
+def checked_table(table: tuple[int, ...]) -> tuple[int, ...]:
+    """The table of a custom schedule, if there is one and it never rises."""
+    if not table:
+        raise ValueError("A custom schedule needs a table: timesteps that never rise, such as 980,500,20; got none.")
+    if list(table) != sorted(table, reverse=True):
+        raise ValueError(f"A custom schedule needs timesteps that never rise, got {list(table)[:12]}.")
+    return table
+
+
 def custom(
     alphas_cumprod: Float[Tensor, " T"],
     steps: int,
     t_min: int | None = None,
     t_max: int | None = None,
-    table: tuple[int, ...] = (980, 20),
+    table: tuple[int, ...] = (),
 ) -> Timetable:
     """The user's own falling curve through evenly spaced values, interpolated to N steps; only T bounds it."""
     T = len(alphas_cumprod)
-    if not table or any(not 0 <= t < T for t in table) or list(table) != sorted(table, reverse=True):
-        raise ValueError(f"A custom schedule needs timesteps in 0..{T - 1} that never rise, got {list(table)[:12]}.")
+    if any(not 0 <= t < T for t in checked_table(table)):
+        raise ValueError(f"A custom schedule needs timesteps in 0..{T - 1}, got {list(table)[:12]}.")
     knots = torch.tensor(table, dtype=torch.float64)
     position = torch.linspace(0, len(table) - 1, checked_steps(steps), dtype=torch.float64)
     left = position.floor().long().clamp(max=max(len(table) - 2, 0))

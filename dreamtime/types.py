@@ -155,7 +155,10 @@ class ViewBlend:
 class DiffusionPrior(Protocol):
     """A frozen denoiser: where it lives, and what it says of a noisy x. Timestep, noise and weight are never its business."""
 
-    alphas_cumprod: Float[Tensor, " T"]
+    @property
+    def alphas_cumprod(self) -> Float[Tensor, " T"]:
+        """The noise levels abar it was trained with, by timestep."""
+        ...
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         """Images to the space the model denoises in; differentiable."""

@@ -28,15 +28,19 @@ LAYERS: dict[str, set[str]] = {
     },
     "things with weights": {"checkpoints", "priors", "prompts", "representations", "toybox"},
     "composition": {
+        "assembly",
+        "beforehand",
         "elevation",
         "generation",
         "image_to_3d",
+        "matting",
         "methods",
         "objectives",
         "preprocess",
         "presets",
         "references",
         "renderers",
+        "text_to_3d",
     },
     "products": {"evaluation", "exports", "meshes", "plots", "rasterization", "surfaces", "turntable"},
     "people": {"__main__", "app", "cli", "runs", "ui"},
@@ -45,11 +49,12 @@ LAYERS: dict[str, set[str]] = {
 # Who may import what is slow to import, optional, or bound to one task. A package stands for all its modules.
 WRAPPED_BY: dict[str, set[str]] = {
     "accelerate": set(),
-    "diffusers": {"priors", "toybox.models", "toybox.train", "toybox.train_zero123"},
+    "diffusers": {"priors", "toybox.models", "toybox.train", "toybox.train_zero123", "toybox.training"},
     "fast_simplification": {"meshes"},
     "filelock": {"runs"},
     "gradio": {"ui", "app"},
     "gradio_client": {"ui", "app"},
+    "httpx": {"ui.fetching"},
     "huggingface_hub": {"priors"},
     "imageio": {"turntable"},
     "imageio_ffmpeg": {"turntable"},
@@ -57,17 +62,18 @@ WRAPPED_BY: dict[str, set[str]] = {
     "matplotlib": {"evaluation", "plots"},
     "mcp": {"ui", "app"},
     "nerfacc": {"renderers"},
-    "numpy": {"exports", "meshes", "rasterization", "turntable", "plots", "evaluation", "runs", "ui", "preprocess"},
+    "numpy": {"exports", "meshes", "rasterization", "turntable", "plots", "evaluation", "runs", "ui", "matting", "preprocess"},
     "pandas": {"evaluation", "ui"},
     "peft": {"priors"},
-    "PIL": {"exports", "runs", "toybox.sheet", "toybox.train", "ui", "evaluation", "preprocess"},
-    "rembg": {"preprocess"},
-    "safetensors": {"checkpoints", "evaluation", "priors", "toybox.scorer", "toybox.train", "toybox.train_zero123", "runs"},
-    "scipy": {"meshes", "evaluation", "preprocess"},
-    "skimage": {"evaluation", "preprocess"},
+    "PIL": {"exports", "runs", "toybox.sheet", "toybox.train", "ui", "evaluation", "matting", "preprocess"},
+    "rembg": {"matting"},
+    "safehttpx": {"ui.fetching"},
+    "safetensors": {"checkpoints", "evaluation", "priors", "toybox.train_zero123", "toybox.training", "runs"},
+    "scipy": {"meshes", "evaluation", "matting"},
+    "skimage": {"evaluation", "matting"},
     "spaces": {"ui", "app"},
     "tinycudann": {"representations.hash_grid"},
-    "tqdm": {"cli", "evaluation.command", "toybox.train"},
+    "tqdm": {"cli", "evaluation.command", "toybox.training"},
     "transformers": {"priors", "toybox.models", "toybox.scorer", "toybox.train", "toybox.train_zero123", "evaluation"},
     "trimesh": {"exports", "meshes", "evaluation"},
     "xatlas": {"meshes"},
@@ -76,7 +82,8 @@ EVERYWHERE = {"torch", "jaxtyping"}
 PURE = EVERYWHERE | {"collections", "dataclasses", "enum", "functools", "itertools", "math", "typing", "dreamtime"}
 
 # Where the name to import is not the name to install.
-DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "mcp": "gradio", "gradio_client": "gradio"}
+DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image"}
+DISTRIBUTIONS |= dict.fromkeys(("gradio_client", "httpx", "mcp", "safehttpx"), "gradio")
 ON_NO_INDEX = {"tinycudann"}
 OPTIONAL = {"rembg"}
 
@@ -237,9 +244,9 @@ assert not torch.cuda.is_initialized()
     assert run_python(code) == ""
 
 
-def test_importing_presets_waits_with_the_libraries_of_priors_and_pages():
+def test_importing_what_composes_runs_waits_with_the_libraries_of_priors_and_pages():
     code = """
-import sys, dreamtime.presets, torch
+import sys, dreamtime.beforehand, dreamtime.image_to_3d, dreamtime.text_to_3d, torch
 assert not {"diffusers", "transformers", "gradio", "spaces", "matplotlib"} & sys.modules.keys()
 assert not torch.cuda.is_initialized()
 """

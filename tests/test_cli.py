@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tiny_models import tiny_pipeline
 
-from dreamtime import presets, runs
+from dreamtime import beforehand, presets, runs
 from dreamtime.cli import main
 
 SMALL = ["--steps", "3", "--views", "1", "--resolution", "16", "--representation", "feature-grid", "--device", "cpu", "--quiet"]
@@ -48,7 +48,7 @@ def test_paths_go_to_stdout_and_words_to_stderr(model, tmp_path, capsys) -> None
 
 
 def test_words_that_the_embedded_model_has_never_seen_are_told_and_run_all_the_same(tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(presets, "unknown_words", lambda prompt: ["dragon"])
+    monkeypatch.setattr(beforehand, "unknown_words", lambda prompt: ["dragon"])
     assert main(["text", "a dragon", "--runs", str(tmp_path), *SMALL]) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if "never seen" in line]
     assert len(said) == 1
@@ -101,7 +101,7 @@ def test_the_automatic_prior_is_told_with_its_reason_and_memory_only_for_gpus(tm
 
 
 def test_the_memory_of_a_run_is_told_before_it(tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(presets, "memory_foretold", lambda settings: f"about {settings.views} GB")
+    monkeypatch.setattr(beforehand, "memory_foretold", lambda settings: f"about {settings.views} GB")
     assert main(["text", "a red cube", "--runs", str(tmp_path), *SMALL]) == 0
     assert "It needs about 1 GB." in capsys.readouterr().err
 
@@ -120,6 +120,11 @@ def test_presets_are_listed_with_their_sources(capsys) -> None:
         assert told in out
     assert main(["presets", "--prior", "toybox"]) == 0
     assert "25000" not in capsys.readouterr().out
+
+
+def test_presets_need_no_weights_so_a_hub_id_may_be_any(capsys) -> None:
+    assert main(["presets", "dreamfusion", "--prior", "owner/model"]) == 0
+    assert "owner/model" in capsys.readouterr().out
 
 
 def test_one_preset_in_full(capsys) -> None:
@@ -213,7 +218,14 @@ def test_a_random_schedule_repeats_with_its_seed(capsys) -> None:
         (["text", "a cat", "--method", "magic"], "Unknown method 'magic'"),
         (["text", "a cat", "--method", "prolificdreamer", "--prior", "stable-diffusion-xl"], "'vsd' learns in a UNet"),
         (["presets", "magic"], "Unknown method 'magic'"),
+        (["presets", "--prior", "nope"], "'nope' is no file, no folder, no Hub id like 'owner/model' and none of toybox"),
+        (["presets", "--prior", "toybox-zero123"], "'toybox-zero123' is shown a picture and reads no text"),
+        (["presets", "--prior", "."], "'.' is no model in the layout of diffusers"),
+        (["text", "a red cube", "--prior", "toybox-zero123"], "is shown a picture and reads no text"),
+        (["text", "a red cube", "--lora", "nope.safetensors"], "'nope.safetensors' is no file, no folder and no Hub id"),
+        (["text", "a red cube", "--embedding", "nope.safetensors"], "with a textual inversion"),
         (["text", "a red cube", "--schedule", "cosine"], "Unknown schedule 'cosine'"),
+        (["text", "a red cube", "--schedule", "custom"], "A custom schedule needs a table"),
         (["text", "a red cube", "--s", "0"], "positive number"),
         (["text", "a red cube", "--t-min", "980", "--t-max", "20"], "t_min = 980, t_max = 20"),
         (["text", "a red cube", "--t-max", "5000"], "t_max < 1000"),
@@ -227,6 +239,8 @@ def test_a_random_schedule_repeats_with_its_seed(capsys) -> None:
         (["schedule", "--name", "nothing"], "Unknown schedule 'nothing'"),
         (["schedule", "--steps", "0"], "got 0"),
         (["schedule", "--betas", "cosine"], "Unknown betas"),
+        (["schedule", "--name", "custom"], "A custom schedule needs a table"),
+        (["schedule", "--name", "custom", "--format", "png"], "A custom schedule needs a table"),
         (["schedule", "--name", "custom", "--table", "20,900"], "never rise"),
         (["schedule", "--name", "custom", "--table", "a,b"], "invalid timestep_list value"),
         (["dance"], "invalid choice"),

@@ -75,6 +75,15 @@ def test_a_prompt_beside_the_picture_has_a_reader(picture: Path, tmp_path: Path,
     assert 'never seen "dragon"' in err
 
 
+def test_a_prompt_that_nobody_reads_is_told(picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    words = ["--prompt", "a red dragon", "--text-prior", ""]
+    assert main(["image", str(picture), *words, "--runs", str(tmp_path / "runs"), *SMALL]) == 0
+    assert settings_in(tmp_path / "runs")["text_prior"] == ""
+    err = capsys.readouterr().err.splitlines()
+    assert "Nobody reads the prompt: beside a picture it needs a text prior, and none is chosen." in err
+    assert not any("never seen" in line for line in err)
+
+
 def test_a_run_from_a_picture_goes_on_without_it(picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["image", str(picture), "--runs", str(tmp_path / "runs"), *SMALL]) == 0
     picture.unlink()

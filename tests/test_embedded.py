@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from dreamtime import presets, runs
+from dreamtime import assembly, presets, runs
 from dreamtime.checkpoints import load_checkpoint
 from dreamtime.evaluation.geometry import score
 from dreamtime.meshes import extract
@@ -52,7 +52,7 @@ def test_a_red_cube_comes_out_red_and_solid(tmp_path) -> None:
     run = runs.create_run(tmp_path, settings)
     losses = [frame.loss for frame in runs.work(run)]
     assert len(losses) == settings.steps
-    scene = presets.build_scene(settings, torch.device("cpu"), torch.Generator())
+    scene = assembly.build_scene(settings, torch.device("cpu"), torch.Generator())
     load_checkpoint(run.checkpoint, scene.modules, {}, torch.Generator())
     result = score(extract(scene.representation, 64, max_faces=4000).mesh, Thing("cube", "red"), resolution=48)
     assert result.iou > 0.4

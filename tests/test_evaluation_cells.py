@@ -148,7 +148,7 @@ def test_free_text_is_measured_without_a_truth(settings: Settings, tmp_path: Pat
 
 
 def test_a_run_that_diverges_is_a_result(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    build = cells.presets.text_to_3d
+    build = cells.text_to_3d.text_to_3d
 
     def diverging(settings: Settings) -> object:
         dream = build(settings)
@@ -159,7 +159,7 @@ def test_a_run_that_diverges_is_a_result(settings: Settings, tmp_path: Path, mon
 
         return replace(dream, steps=steps)
 
-    monkeypatch.setattr(cells.presets, "text_to_3d", diverging)
+    monkeypatch.setattr(cells.text_to_3d, "text_to_3d", diverging)
     cells.measure(settings, tmp_path)
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["failure"] == "The gradient is no longer a finite number at step 2 (t = 500)."
@@ -169,14 +169,14 @@ def test_a_run_that_diverges_is_a_result(settings: Settings, tmp_path: Path, mon
 
 
 def test_an_empty_scene_is_a_result(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    build = cells.presets.text_to_3d
+    build = cells.text_to_3d.text_to_3d
 
     def empty(settings: Settings) -> object:
         dream = build(settings)
         dream.scene.representation.blob = lambda points: torch.full((len(points),), -1e4)
         return dream
 
-    monkeypatch.setattr(cells.presets, "text_to_3d", empty)
+    monkeypatch.setattr(cells.text_to_3d, "text_to_3d", empty)
     cells.measure(settings, tmp_path)
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["failure"].startswith("The scene is empty")

@@ -9,6 +9,7 @@ import huggingface_hub
 import pytest
 import torch
 from fake_hub import SHA, FakeHub, fake_hub
+from stand_in import write_stand_in
 from tiny_models import tiny_pipeline
 
 from dreamtime.priors import hub, loading
@@ -289,6 +290,31 @@ def test_a_name_that_is_nothing_is_refused() -> None:
 
 def test_a_disk_without_space_is_named() -> None:
     assert "no space is left" in hub.why(OSError(28, "No space left on device"), "owner/model")
+
+
+def test_what_a_model_reads_is_known_without_the_network(folder: Path, tmp_path: Path) -> None:
+    assert hub.what_it_reads("stable-diffusion-xl") == hub.what_it_reads("CompVis/stable-diffusion-v1-4@main") == "text"
+    assert hub.what_it_reads("toybox-zero123") == hub.what_it_reads("kxic/zero123-xl") == "image"
+    assert hub.what_it_reads("nobody/nothing") is None
+    assert hub.what_it_reads(str(folder)) == "text"
+    (tmp_path / "model.safetensors").touch()
+    assert hub.what_it_reads(str(tmp_path / "model.safetensors")) == "text"
+    write_stand_in(tmp_path)
+    assert hub.what_it_reads(str(tmp_path / "toybox-zero123")) == "image"
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [("nope", "no file, no folder, no Hub id"), ("model.ckpt", "is no safetensors file"), ("empty", "lacks model_index.json")],
+)
+def test_what_can_be_no_model_is_refused_without_the_network(
+    source: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.ckpt").touch()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelUnavailable, match=sentence):
+        hub.what_it_reads(source)
 
 
 # -- the choice

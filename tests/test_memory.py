@@ -4,12 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from stand_in import write_stand_in
 from tiny_models import tiny_if_pipeline, tiny_pipeline, tiny_xl_pipeline
 
-from dreamtime import presets
+from dreamtime import beforehand, presets
+from dreamtime.image_to_3d import EMBEDDED, image_preset
 from dreamtime.priors import loading
 from dreamtime.priors.memory import Need, need_of, peak_bytes, rendering_bytes
 from dreamtime.priors.options import Options
+from dreamtime.priors.skeletons import condition_shape, configuration_of
 from dreamtime.volume_rendering import normals_by_differences
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
@@ -88,17 +91,55 @@ def test_half_precision_halves_the_weights() -> None:
 
 
 def test_a_run_is_estimated_before_it_begins() -> None:
-    parts = presets.memory_of(presets.preset("draft", "cpu", prompt="a red cube"))
+    parts = beforehand.memory_of(presets.preset("draft", "cpu", prompt="a red cube"))
     assert set(parts) == {"text encoders", "prior", "a step of the prior", "scene", "rendering"}
     assert min(parts.values()) > 0
 
 
+def test_a_prior_beside_that_of_the_picture_counts() -> None:
+    """Both keep their weights, and what the way back needs of both is there at once."""
+    told = beforehand.memory_of(presets.preset("draft", "cpu", prompt="a red cube"))
+    shown = beforehand.memory_of(image_preset("draft", "cpu"))
+    both = beforehand.memory_of(image_preset("draft", "cpu", prompt="a red cube", text_prior="toybox"))
+    assert both["text prior"] == told["prior"]
+    assert [both[part] for part in ("prior", "scene", "rendering")] == [shown[part] for part in ("prior", "scene", "rendering")]
+    assert both["text encoders"] == max(told["text encoders"], shown["text encoders"])
+    alone = [told["a step of the prior"], shown["a step of the prior"]]
+    assert max(alone) < both["a step of the prior"] <= sum(alone)
+
+
+def test_a_step_of_two_priors_takes_what_was_foretold(tmp_path, monkeypatch) -> None:
+    write_stand_in(tmp_path)
+    monkeypatch.setenv("DREAMTIME_MODEL_DIR", str(tmp_path))
+    need = need_of(EMBEDDED, FLOAT, 2, 64, Options(), beside="toybox")
+    priors = [loading.load_prior(source, CPU, FLOAT) for source in (EMBEDDED, "toybox")]
+    conditions = [torch.zeros(4, *condition_shape(configuration_of(source))) for source in (EMBEDDED, "toybox")]
+
+    def step() -> None:
+        images, losses = torch.zeros(2, 64, 64, 3, requires_grad=True), []
+        for prior, condition in zip(priors, conditions, strict=True):
+            x = prior.encode(images)
+            prior.predict_noise(torch.cat([x, x]).detach(), 500, condition + 0)
+            losses.append(x.sum())
+        torch.stack(losses).sum().backward()
+
+    assert need.step == pytest.approx(peak_bytes(step), rel=0.02)
+    modules = [module for prior in priors for module in vars(prior).values() if isinstance(module, torch.nn.Module)]
+    assert need.weights + need.weights_beside == sum(p.nbytes for module in modules for p in module.parameters())
+
+
+def test_no_prior_is_asked_about_the_pictures_own_view() -> None:
+    shown = image_preset("draft", "cpu", views=2)
+    need = need_of(EMBEDDED, FLOAT, 2, shown.resolution, shown.options)
+    assert beforehand.memory_of(shown)["a step of the prior"] == need.step
+
+
 def test_the_estimate_in_words_has_the_largest_moment(monkeypatch) -> None:
     gigabytes = {"text encoders": 9, "prior": 8, "a step of the prior": 2, "scene": 1, "rendering": 3}
-    monkeypatch.setattr(presets, "memory_of", lambda _: {name: size * 2**30 for name, size in gigabytes.items()})
-    assert presets.memory_in_words(presets.preset("draft", "cpu", prompt="a cat")).startswith("about 15 GB of GPU memory")
+    monkeypatch.setattr(beforehand, "memory_of", lambda _: {name: size * 2**30 for name, size in gigabytes.items()})
+    assert beforehand.memory_in_words(presets.preset("draft", "cpu", prompt="a cat")).startswith("about 15 GB of GPU memory")
     gigabytes["text encoders"] = 20
-    assert presets.memory_in_words(presets.preset("draft", "cpu", prompt="a cat")).startswith("about 21 GB")
+    assert beforehand.memory_in_words(presets.preset("draft", "cpu", prompt="a cat")).startswith("about 21 GB")
 
 
 @pytest.mark.parametrize(
@@ -107,19 +148,19 @@ def test_the_estimate_in_words_has_the_largest_moment(monkeypatch) -> None:
 )
 def test_presets_for_gpus_fit(name: str, method: str, most: int) -> None:
     settings = presets.preset(name, "cpu", "stable-diffusion-2.1-base", method)
-    gigabytes = int(presets.memory_in_words(replace(settings, device="cuda")).split()[1])
+    gigabytes = int(beforehand.memory_in_words(replace(settings, device="cuda")).split()[1])
     assert 2 < gigabytes <= most
 
 
 def test_an_estimate_is_for_gpus_and_stops_nothing(monkeypatch) -> None:
     settings = presets.preset("draft", "cpu", prompt="a cat")
-    assert presets.memory_foretold(settings) == ""
+    assert beforehand.memory_foretold(settings) == ""
     on_a_gpu = replace(settings, device="cuda")
-    monkeypatch.setattr(presets, "memory_in_words", lambda settings: "about 5 GB")
-    assert presets.memory_foretold(on_a_gpu) == "about 5 GB"
+    monkeypatch.setattr(beforehand, "memory_in_words", lambda settings: "about 5 GB")
+    assert beforehand.memory_foretold(on_a_gpu) == "about 5 GB"
 
     def fails(settings: presets.Settings) -> str:
         raise RuntimeError("no shapes")
 
-    monkeypatch.setattr(presets, "memory_in_words", fails)
-    assert presets.memory_foretold(on_a_gpu) == ""
+    monkeypatch.setattr(beforehand, "memory_in_words", fails)
+    assert beforehand.memory_foretold(on_a_gpu) == ""

@@ -80,6 +80,14 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return MAKERS[request.param](tmp_path_factory.mktemp(request.param))
 
 
+def side_of(case: Case) -> int:
+    """Side of the images that the pipeline's denoiser was trained on, in pixels."""
+    if isinstance(case.pipeline, IFPipeline):
+        return case.pipeline.unet.config.sample_size
+    denoiser = case.pipeline.transformer if isinstance(case.pipeline, StableDiffusion3Pipeline) else case.pipeline.unet
+    return denoiser.config.sample_size * case.pipeline.vae_scale_factor
+
+
 def start(case: Case, generator: torch.Generator) -> Tensor:
     """Noise in the model's space."""
     return torch.randn(case.prior.encode(torch.zeros(1, 8, 8, 3)).shape, generator=generator)
@@ -212,7 +220,7 @@ def x0_of_the_network(case: Case, z: Tensor, t: int, condition: Tensor) -> Tenso
         return x_s - s * case.pipeline.transformer(x_s, condition[:, :-1], pooled, torch.tensor([1000 * s])).sample
     added = {}
     if isinstance(case.pipeline, StableDiffusionXLPipeline):
-        side = case.prior.resolution
+        side = side_of(case)
         size = torch.tensor([[side, side, 0, 0, side, side]])
         added = {"added_cond_kwargs": {"text_embeds": condition[:, -1, :48], "time_ids": size}}
         condition = condition[:, :-1]
@@ -232,7 +240,7 @@ def test_x0_is_the_schedulers(case: Case, t: int, generator) -> None:
 
 
 def test_encode_is_the_scaled_posterior_mean_with_its_gradient(case: Case, generator) -> None:
-    side = case.prior.resolution
+    side = side_of(case)
     images = torch.rand(2, side, side, 3, generator=generator(2), requires_grad=True)
     theirs_in = images.detach().clone().requires_grad_()
     theirs = 2 * theirs_in.permute(0, 3, 1, 2) - 1
@@ -248,7 +256,7 @@ def test_encode_is_the_scaled_posterior_mean_with_its_gradient(case: Case, gener
 
 
 def test_encode_resizes_to_the_models_resolution(case: Case) -> None:
-    small, large = (case.prior.encode(torch.full((1, side, side, 3), 0.5)) for side in (case.prior.resolution, 40))
+    small, large = (case.prior.encode(torch.full((1, side, side, 3), 0.5)) for side in (side_of(case), 40))
     assert small.shape == large.shape
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from fakes import stable_diffusion_alphas_cumprod
 
-from dreamtime import presets
+from dreamtime import assembly, beforehand, presets, text_to_3d
 from dreamtime.checkpoints import load_checkpoint, save_checkpoint
 from dreamtime.presets import Settings, preset, settings_from_dict, settings_to_dict
 from dreamtime.priors.options import Options
@@ -54,14 +54,14 @@ def test_every_objective_has_every_preset(objective: str, prior: str) -> None:
 
 def test_vsd_learns_beside_the_scene_and_the_scene_needs_no_prior_to_come_back(tmp_path) -> None:
     settings = preset("draft", "cpu", prompt="a red cube", objective="vsd", steps=2, views=1, resolution=16, samples_per_ray=8)
-    dream = presets.text_to_3d(settings)
+    dream = text_to_3d.text_to_3d(settings)
     untrained = {name: value.clone() for name, value in dream.scene.modules["lora"].state_dict().items()}
     assert [step.index for step in dream.steps(0)] == [1, 2]
     assert any(not torch.equal(value, untrained[name]) for name, value in dream.scene.modules["lora"].state_dict().items())
     assert dream.optimizer.param_groups[-1]["eps"] == 1e-8
     file = tmp_path / "checkpoint.safetensors"
     save_checkpoint(file, dream.scene.modules, {"optimizer": dream.optimizer}, dream.generator, {"step": "2"})
-    scene = presets.build_scene(settings, torch.device("cpu"), torch.Generator())
+    scene = assembly.build_scene(settings, torch.device("cpu"), torch.Generator())
     load_checkpoint(file, scene.modules, {}, torch.Generator())
     kept, made = scene.representation.state_dict(), dream.scene.representation.state_dict()
     assert all(torch.equal(kept[name], made[name]) for name in made)
@@ -88,6 +88,8 @@ def test_options_reach_the_schedules_that_have_them() -> None:
         ({"prompt": "x" * 401}, "up to 400 characters, got 401"),
         ({"steps": 0}, "between 1 and 1,000,000 steps, got 0"),
         ({"steps": 10**9}, "got 1,000,000,000"),
+        ({"schedule": "custom"}, "A custom schedule needs a table"),
+        ({"schedule": "custom", "table": (20, 980)}, "never rise"),
         ({"schedule": "cosine"}, "Unknown schedule 'cosine': choose one of time-prioritized"),
         ({"representation": "voxels"}, "Unknown representation"),
         ({"background": "pink"}, "Unknown background"),
@@ -114,6 +116,15 @@ def test_options_reach_the_schedules_that_have_them() -> None:
 def test_nonsense_is_refused_in_a_sentence(change: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         replace(Settings("a red cube"), **change)
+
+
+def test_advice_names_what_was_likely_meant(monkeypatch) -> None:
+    monkeypatch.setattr(beforehand, "unknown_words", lambda prompt: ["spheer", "dragon"])
+    (sentence,) = beforehand.advice(preset("draft", "cpu", prompt="a red spheer on a dragon"))
+    assert sentence.startswith(
+        'The embedded model has never seen "spheer" (did you mean "sphere"?), "dragon", so expect a guess.'
+    )
+    assert "ice cream, " in sentence
 
 
 def test_unknown_preset_and_device() -> None:

@@ -13,8 +13,9 @@ from stand_in import photograph, write_stand_in
 from tiny_models import tiny_pipeline
 
 from dreamtime import preprocess, runs
+from dreamtime.assembly import Dream, timetable_of
 from dreamtime.image_to_3d import image_preset
-from dreamtime.presets import Dream, Settings, timetable_of
+from dreamtime.presets import Settings
 from dreamtime.runs import RunError
 from dreamtime.types import Rendering
 

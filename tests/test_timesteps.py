@@ -1,6 +1,7 @@
 """Schedules against exhaustive search, reference vectors, and the properties their definitions promise."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ ALL = [
     timesteps.hifa,
     timesteps.prolificdreamer,
     timesteps.fixed,
-    timesteps.custom,
+    partial(timesteps.custom, table=(980, 20)),
 ]
 
 
@@ -186,7 +187,9 @@ def test_zero_terminal_snr_is_tamed_by_the_range_and_refused_without_it() -> Non
         (lambda: timesteps.linear(ABAR, 10, -1, 500), "t_min = -1"),
         (lambda: timesteps.fixed(ABAR, 10, fixed_t=1000), "got 1000"),
         (lambda: timesteps.custom(ABAR, 10, table=(20, 980)), "never rise"),
-        (lambda: timesteps.custom(ABAR, 10, table=()), "never rise"),
+        (lambda: timesteps.custom(ABAR, 10, table=(1000, 20)), r"in 0\.\.999, got \[1000, 20\]"),
+        (lambda: timesteps.custom(ABAR, 10, table=()), "needs a table"),
+        (lambda: timesteps.custom(ABAR, 10), "needs a table: timesteps that never rise, such as 980,500,20; got none"),
         (lambda: timesteps.two_sided_weight(1000, m1=100.0, m2=200.0), "m2 <= m1"),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 
 from dreamtime.toybox import WEIGHTS
 from dreamtime.toybox.kinds import KINDS, SOLIDS
-from dreamtime.toybox.known import Known, read_known, unknown_words, write_known
+from dreamtime.toybox.known import Known, nearest_known, read_known, spelled, unknown_words, write_known
 from dreamtime.toybox.world import COLORS
 
 ALL = Known(tuple(KINDS), tuple(COLORS), pairs=True)
@@ -21,6 +21,42 @@ def test_what_was_not_shown_is_unknown_though_the_world_has_it() -> None:
     assert unknown_words("a red cube on top of a green mushroom", ALL) == []
     assert unknown_words("a toy: a yellow ball", ALONE) == []
     assert unknown_words("a purple cube", ALONE) == ["purple"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("spheer", "sphere"),
+        ("shpere", "sphere"),
+        ("cilinder", "cylinder"),
+        ("purpel", "purple"),
+        ("cubes", "cube"),
+        ("boxes", "box"),
+        ("toruses", "torus"),
+        ("snowmen", "snowman"),
+        ("icecreams", "ice cream"),
+        ("icecrem", "ice cream"),
+    ],
+)
+def test_a_slip_or_a_plural_is_near_what_was_meant(typed: str, meant: str) -> None:
+    assert unknown_words(typed, ALL) == [typed]
+    assert nearest_known(typed, ALL) == meant
+
+
+@pytest.mark.parametrize("word", ["dragon", "horse", "mouse", "cat", "castle", "s", "es", "x" * 400])
+def test_another_word_is_near_nothing(word: str) -> None:
+    assert nearest_known(word, ALL) is None
+
+
+def test_nothing_is_near_that_was_not_shown() -> None:
+    assert nearest_known("mushrooms", ALONE) is None
+    assert nearest_known("spheres", ALONE) == "sphere"
+
+
+def test_ice_cream_is_known_however_it_is_written() -> None:
+    for prompt in ("a pink icecream", "a pink ice cream", "an Ice-Cream"):
+        assert unknown_words(prompt, ALL) == []
+    assert [spelled(kind) for kind in ("icecream", "cube")] == ["ice cream", "cube"]
 
 
 def test_a_training_writes_down_what_it_showed(tmp_path: Path) -> None:

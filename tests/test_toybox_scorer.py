@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from torch import Generator
 from transformers import CLIPModel, CLIPProcessor
 
-from dreamtime.toybox import models, scorer
+from dreamtime.toybox import models, scorer, training
 from dreamtime.toybox.meanings import Description
 from dreamtime.toybox.portraits import Pictures, draw
 from dreamtime.toybox.scorer import contrastive_loss, mirrored, softened, told
-from dreamtime.toybox.train import seeded_initialisation
+from dreamtime.toybox.training import seeded_initialisation
 from dreamtime.toybox.world import Pair, Thing, object_of
 
 ROBOT = Thing("robot", "green")
@@ -118,17 +118,15 @@ def test_what_was_written_is_small_and_plain(trained: Path):
 
 
 def test_stopping_and_resuming_gives_the_same_weights(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from dreamtime.toybox import train
-
-    save = train.save_checkpoint
+    save = training.save_checkpoint
 
     def save_and_stop(*arguments: object) -> None:
         save(*arguments)
         if arguments[-1] == {"step": "2"}:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "save_checkpoint", save_and_stop)
-    monkeypatch.setattr(train, "CHECKPOINT_EVERY", 1)
+    monkeypatch.setattr(training, "save_checkpoint", save_and_stop)
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY", 1)
     monkeypatch.setattr(scorer, "CHECKED_PICTURES", 8)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "work", tmp_path / "out")

@@ -11,12 +11,13 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
-from torch import Generator, nn
+from torch import Generator
 
 from dreamtime.prompts import VIEWS
-from dreamtime.toybox import models, train
+from dreamtime.toybox import models, train, training
 from dreamtime.toybox.kinds import KINDS, SOLIDS
 from dreamtime.toybox.known import Known, read_known
+from dreamtime.toybox.training import seeded_initialisation
 from dreamtime.toybox.world import COLORS, kinds_named, random_caption, random_object, vocabulary
 
 NO_SAMPLES: Callable[..., None] = lambda *_: None  # noqa: E731 (a stand-in)
@@ -73,7 +74,7 @@ def test_latents_are_scaled_to_unit_variance(trained: Path):
 
 
 def test_stopping_and_resuming_gives_the_same_weights(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    save = train.save_checkpoint
+    save = training.save_checkpoint
 
     def save_and_stop(*arguments: object) -> None:
         save(*arguments)
@@ -81,8 +82,8 @@ def test_stopping_and_resuming_gives_the_same_weights(trained: Path, tmp_path: P
             raise KeyboardInterrupt
 
     monkeypatch.setattr(train, "sample_sheet", NO_SAMPLES)
-    monkeypatch.setattr(train, "save_checkpoint", save_and_stop)
-    monkeypatch.setattr(train, "CHECKPOINT_EVERY", 1)
+    monkeypatch.setattr(training, "save_checkpoint", save_and_stop)
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY", 1)
     for _ in ("vae", "denoiser"):
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "work", tmp_path / "out")
@@ -116,7 +117,7 @@ def test_the_sheet_asks_for_every_kind_from_every_view(kinds: list[str]):
 def begun_from(folder: Path) -> tuple[set[str], set[str]]:
     """The weights that a training begun from a pipeline shares with it, and all of the UNet's names."""
     old = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
-    with train.seeded_initialisation(5):
+    with seeded_initialisation(5):
         begun = train.initial_denoiser(folder).state_dict()
     weights = {f"unet.{name}": value for name, value in old.unet.state_dict().items()}
     weights |= {f"text_encoder.{name}": value for name, value in old.text_encoder.state_dict().items()}
@@ -162,24 +163,6 @@ def test_other_pictures_are_not_mistaken_for_these(tmp_path: Path):
         train.pictures(tmp_path, 3, seed=1)
 
 
-def test_training_starts_from_the_seed_and_leaves_the_global_generator_alone():
-    before = torch.random.get_rng_state()
-    with train.seeded_initialisation(3):
-        first = nn.Linear(4, 4).weight
-    with train.seeded_initialisation(3):
-        again = nn.Linear(4, 4).weight
-    with train.seeded_initialisation(4):
-        other = nn.Linear(4, 4).weight
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert torch.equal(torch.random.get_rng_state(), before)
-
-
-@pytest.mark.parametrize(("step", "factor"), [(0, 0.0), (50, 0.25), (200, 1.0), (700, 1.0), (850, 0.5), (1000, 0.0)])
-def test_the_learning_rate_rises_rests_and_falls(step: int, factor: float):
-    assert math.isclose(train.warm_stable_decay(step, 1000), factor)
-
-
 def test_the_gradient_difference_sees_slopes_and_no_offset():
     ramp = 0.3 * torch.arange(5.0) + 0.1 * torch.arange(4.0)[:, None]
     a = torch.rand(2, 3, 4, 5, generator=Generator().manual_seed(0))
@@ -199,18 +182,6 @@ def test_a_distraction_is_one_more_word_of_letters(generator: Callable[[int], Ge
         assert 3 <= len(words[place]) <= 8
         places.add(place)
     assert places == {0, 1, 2, 3, 4}
-
-
-def test_the_log_averages_and_forgets_what_will_be_repeated(tmp_path: Path):
-    path = tmp_path / "log.csv"
-    record = train.Log(path, 0)
-    for step in range(1, 121):
-        record.add(step, float(step), last=step == 120)
-    assert path.read_text() == "step,loss\n50,25.50000\n100,75.50000\n120,110.50000\n"
-    train.Log(path, 100)
-    assert path.read_text() == "step,loss\n50,25.50000\n100,75.50000\n"
-    train.Log(path, 0)
-    assert path.read_text() == "step,loss\n"
 
 
 def test_every_word_of_a_caption_is_one_token(generator: Callable[[int], Generator]):

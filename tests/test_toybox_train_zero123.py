@@ -27,7 +27,7 @@ def test_the_prior_reads_what_the_training_writes(trained: Path):
     look = zero123.load_image_encoder(trained / "out", cpu, torch.float32)
     camera = reference_camera(0.3, 1.9, FIELD_OF_VIEW, 64)
     negative, positive = look(torch.ones(64, 64, 3), camera)(camera)
-    assert prior.resolution == 64
+    assert prior.vae.resolution == 64
     assert not negative.any()
     assert torch.isfinite(prior.predict_noise(torch.zeros(1, 4, 16, 16), 500, positive)).all()
 

@@ -297,7 +297,7 @@ def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
 
 def test_is_a_prior(case: Case) -> None:
     assert isinstance(case.prior, DiffusionPrior)
-    assert case.prior.resolution == 16
+    assert case.prior.vae.resolution == 16
     torch.testing.assert_close(case.prior.alphas_cumprod, case.made.scheduler.alphas_cumprod.double(), rtol=0, atol=0)
     torch.testing.assert_close(loading.load_alphas_cumprod(case.folder), case.prior.alphas_cumprod, rtol=0, atol=0)
 
@@ -388,7 +388,7 @@ def test_the_encoders_are_let_go_with_what_loaded_them(folder: Path) -> None:
 
 def test_half_precision_is_asked_for_by_the_same_argument(folder: Path) -> None:
     half = loading.load_prior(folder, CPU, torch.bfloat16)
-    assert {half.unet.dtype, half.vae.dtype} == {torch.bfloat16}
+    assert {half.unet.dtype, half.vae.model.dtype} == {torch.bfloat16}
     negative, positive = loading.load_image_encoder(folder, CPU, torch.bfloat16)(torch.ones(16, 16, 3), REFERENCE)(TARGETS)
     z = torch.ones(2, 4, 8, 8)
     full = loading.load_prior(folder, CPU, FLOAT)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dreamtime.toybox.models import build_tokenizer
 from dreamtime.toybox.scorer import build_model, export
-from dreamtime.toybox.train import seeded_initialisation
+from dreamtime.toybox.training import seeded_initialisation
 
 
 def write_tiny_scorer(folder: Path, seed: int = 0) -> Path:

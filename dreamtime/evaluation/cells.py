@@ -24,14 +24,15 @@ from safetensors.torch import load_file, save_file
 from scipy import ndimage
 from torch import Tensor
 
-from dreamtime import meshes, presets
+from dreamtime import meshes, text_to_3d
+from dreamtime.assembly import Dream
 from dreamtime.checkpoints import write_atomically
 from dreamtime.evaluation.alignment import Solid, cylinder_grid, overlaps, solid_of_distance, solid_of_mesh
 from dreamtime.evaluation.geometry import score, soundness
 from dreamtime.evaluation.prompt_sets import truth_of
 from dreamtime.evaluation.views import PREVIEW_RESOLUTION, PREVIEWS, RESOLUTION, Portrait, portrait_of_mesh, previews
 from dreamtime.generation import NonFiniteStep
-from dreamtime.presets import Dream, Settings
+from dreamtime.presets import Settings
 from dreamtime.renderers import device_of
 from dreamtime.toybox.world import Object
 from dreamtime.turntable import as_bytes
@@ -138,7 +139,7 @@ def measure(settings: Settings, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     what, cost, seen = truth_of(settings.prompt), Cost(), list[Glance]()
     result: dict[str, Any] = {name: getattr(settings, name) for name in CELL}
-    dream = presets.text_to_3d(settings)
+    dream = text_to_3d.text_to_3d(settings)
     try:
         for glance in glances(settings, what, dream, cost):
             seen.append(glance)  # one by one: those before a failure are kept

@@ -20,29 +20,32 @@ def pixels(images: Float[Tensor, "B H W 3"], side: int) -> Float[Tensor, "B 3 S 
     return 2 * x - 1
 
 
-def latents(vae: AutoencoderKL, images: Float[Tensor, "B H W 3"], side: int) -> Float[Tensor, "B C h w"]:
-    """Posterior means of the images at that side, shifted and scaled as the VAE's denoiser expects; differentiable."""
-    posterior = vae.encode(pixels(images, side).to(vae.dtype)).latent_dist
-    return (posterior.mean.float() - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+class Encoder(nn.Module):
+    """The half of a VAE that encodes, frozen, for a denoiser whose latents have that side."""
+
+    def __init__(self, vae: AutoencoderKL, side: int) -> None:
+        super().__init__()
+        vae.decoder = nn.Identity()
+        self.model = vae.eval().requires_grad_(False)
+        # Side of the images that the denoiser was trained on, in pixels.
+        self.resolution = int(side * 2 ** (len(vae.config.block_out_channels) - 1))
+
+    def means(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
+        """Posterior means of the images at that resolution; differentiable."""
+        return self.model.encode(pixels(images, self.resolution).to(self.model.dtype)).latent_dist.mean.float()
+
+    def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
+        """The same, shifted and scaled as the denoiser expects."""
+        config = self.model.config
+        return (self.means(images) - (config.shift_factor or 0.0)) * config.scaling_factor
 
 
-def factor(vae: AutoencoderKL) -> int:
-    """Pixels per latent along a side."""
-    return int(2 ** (len(vae.config.block_out_channels) - 1))
-
-
-def encoder_of(vae: AutoencoderKL) -> AutoencoderKL:
-    """The VAE frozen, without the decoder, which is never used."""
-    vae.decoder = nn.Identity()
-    return vae.eval().requires_grad_(False)
-
-
-def economise(vae: AutoencoderKL, options: Options) -> AutoencoderKL:
-    """The VAE, sparing memory as the options ask."""
+def economise(encoder: Encoder, options: Options) -> Encoder:
+    """The encoder, sparing memory as the options ask."""
     if options.memory != "normal":
-        vae.enable_slicing()
-        vae.enable_gradient_checkpointing()
-    return vae
+        encoder.model.enable_slicing()
+        encoder.model.enable_gradient_checkpointing()
+    return encoder
 
 
 def read_autoencoder(folder: Path, dtype: torch.dtype) -> Any:

@@ -14,7 +14,7 @@ from dreamtime.priors.autoencoder import pixels
 from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.priors.hub import find
 from dreamtime.priors.options import PLAIN, Options
-from dreamtime.priors.stable_diffusion import load_alphas_cumprod, scheduler_of
+from dreamtime.priors.stable_diffusion import load_alphas_cumprod, noise_levels_of
 from dreamtime.priors.text_encoders import TextEncoder, load_t5
 from dreamtime.priors.weights import checked_pipeline, one_sentence, place_denoiser, read_diffusers
 
@@ -27,24 +27,17 @@ TEXT = ("text_encoder", "tokenizer")
 MAX_TOKENS = 77  # T5 takes more, but IF was trained with these
 
 
+@dataclass(frozen=True)
 class DeepFloydPrior:
     """A pixel diffusion model as a `DiffusionPrior`; its weights are frozen."""
 
-    def __init__(
-        self, unet: UNet2DConditionModel, alphas_cumprod: Float[Tensor, " T"], prediction_type: PredictionType
-    ) -> None:
-        self.unet = unet.eval().requires_grad_(False)
-        self.alphas_cumprod = alphas_cumprod
-        self.prediction_type = prediction_type
-
-    @property
-    def resolution(self) -> int:
-        """Side of the images the model was trained on, in pixels."""
-        return int(self.unet.config.sample_size)
+    unet: UNet2DConditionModel
+    alphas_cumprod: Float[Tensor, " T"]
+    prediction_type: PredictionType
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 h w"]:
         """The images themselves in [-1, 1], resized to the model's own resolution."""
-        return pixels(images, self.resolution)
+        return pixels(images, self.unet.config.sample_size)
 
     @torch.no_grad()
     def predict_noise(
@@ -75,10 +68,7 @@ def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, opt
             raise ModelUnavailable(checkpoint.place, "is a later stage of IF, which enlarges pictures: stage I is needed")
         if options.lora:
             merge_into_unet(unet, options)
-        scheduler = scheduler_of(checkpoint)
-        prior = DeepFloydPrior(unet, scheduler.alphas_cumprod.double(), scheduler.config.prediction_type)
-        place_denoiser(prior.unet, device, options)
-    return prior
+        return DeepFloydPrior(place_denoiser(unet, device, options), *noise_levels_of(checkpoint))
 
 
 def load_text_encoder(source: str | Path, device: torch.device, dtype: torch.dtype, options: Options = PLAIN) -> DeepFloydText:

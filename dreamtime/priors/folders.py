@@ -59,8 +59,8 @@ class Checkpoint:
 
     @property
     def reads(self) -> Literal["text", "image"]:
-        """What the model is told: a picture if it has an encoder of pictures and none of words."""
-        return "image" if self.has("image_encoder") and not self.has("text_encoder") else "text"
+        """What the model is told."""
+        return read_by(parts_in(self.index))
 
     @property
     def strange_parts(self) -> list[str]:
@@ -70,6 +70,11 @@ class Checkpoint:
     def has(self, part: str) -> bool:
         """Whether the model has that part at all: a text encoder can have been left out on purpose."""
         return part in parts_in(self.index)
+
+
+def read_by(parts: Collection[str]) -> Literal["text", "image"]:
+    """What a model of these parts is told: a picture if it has an encoder of pictures and none of words."""
+    return "image" if "image_encoder" in parts and "text_encoder" not in parts else "text"
 
 
 def parts_in(index: Mapping[str, Any]) -> list[str]:

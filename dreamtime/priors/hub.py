@@ -122,11 +122,16 @@ def recognised(file: Path) -> str:
     raise ModelUnavailable(str(file), "holds no whole Stable Diffusion model; expected version 1, 2 or XL with all its parts")
 
 
-def in_file(file: Path, parts: Collection[str]) -> Checkpoint:
-    """A whole model in one file; a folder of the same name, or else the model it descends from, describes its parts."""
+def checked_file(file: Path) -> Path:
+    """The file, if its name says that it holds no pickle; raises `ModelUnavailable`."""
     if file.suffix != ".safetensors":
         raise ModelUnavailable(str(file), "is no safetensors file; pickles are never loaded: convert it")
-    beside = file.with_suffix("")
+    return file
+
+
+def in_file(file: Path, parts: Collection[str]) -> Checkpoint:
+    """A whole model in one file; a folder of the same name, or else the model it descends from, describes its parts."""
+    beside = checked_file(file).with_suffix("")
     if beside.is_dir():
         described = in_folder(beside, str(beside), parts, weights=False)
     else:
@@ -200,9 +205,14 @@ def at(place: str, parts: Collection[str], weights: bool) -> Checkpoint:
     """The model at one place; raises `ModelUnavailable`."""
     if path := on_this_disk(place):
         return in_folder(path, str(path), parts, weights) if path.is_dir() else in_file(path, parts)
+    return on_hub(checked_id(place), parts, weights)
+
+
+def checked_id(place: str) -> str:
+    """The place, if it is written as a Hub id is; raises `ModelUnavailable`."""
     if not HUB_ID.fullmatch(place):
         raise ModelUnavailable(place, f"is no file, no folder, no Hub id like 'owner/model' and none of {', '.join(MODELS)}")
-    return on_hub(place, parts, weights)
+    return place
 
 
 def places_of(source: str) -> tuple[str, ...]:
@@ -218,6 +228,22 @@ def known(source: str | Path) -> Model | None:
     name = str(source).partition("@")[0]
     places = ((model, [place.partition("@")[0] for place in model.places]) for model in MODELS.values())
     return MODELS.get(str(source)) or next((model for model, known_places in places if name in known_places), None)
+
+
+def what_it_reads(source: str) -> Literal["text", "image"] | None:
+    """What a model is told, as far as that is known without the network: None for a Hub id that is not in the table.
+
+    Raises `ModelUnavailable` for what can be no model.
+    """
+    if model := known(source):
+        return model.reads
+    if (path := on_this_disk(source)) is None:
+        checked_id(source)
+        return None
+    if path.is_dir():
+        return in_folder(path, source, (), weights=False).reads
+    checked_file(path)
+    return "text"
 
 
 def find(source: str | Path, parts: Collection[str], weights: bool = True) -> Checkpoint:

@@ -89,21 +89,30 @@ def rendering_bytes(scene: Any, samples: int) -> int:
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes on the GPU: of the text encoders, of the prior's weights, and at the peak of the prior's work in a step."""
+    """Bytes on the GPU: of the encoders, of the weights of the prior and of one beside it, and at the peak of a step's work."""
 
     text_encoders: int
     weights: int
+    weights_beside: int
     step: int
 
 
-def step_of(
-    prior: Any, mode: FakeTensorMode, views: int, side: int, condition: tuple[int, int], learns: bool
-) -> Callable[[], None]:
-    """What a training step asks of a prior: encode, two answers per image, and the way back through the encoder."""
+@dataclass(frozen=True)
+class Imagined:
+    """A prior without values: its bytes, and what a training step asks of it, up to where the way back begins."""
 
-    def step() -> None:
+    text_encoders: int
+    weights: int
+    ask: Callable[[Tensor], Tensor]
+
+
+def asked_of(prior: Any, mode: FakeTensorMode, condition: tuple[int, int], learns: bool) -> Callable[[Tensor], Tensor]:
+    """What a training step asks of a prior about images: encode, and two answers for each."""
+
+    def ask(images: Tensor) -> Tensor:
+        views = len(images)
         with mode:
-            images, text = torch.empty(views, side, side, 3, requires_grad=True), torch.empty(2 * views, *condition)
+            text = torch.empty(2 * views, *condition)
         x = prior.encode(images)
         both = torch.cat([x, x]).detach()
         prior.predict_noise(both, 500, text)
@@ -111,24 +120,44 @@ def step_of(
             # A second predictor is the same network, with a way back through it.
             noisy = x.detach().to(prior.unet.dtype).requires_grad_()
             prior.unet(noisy, 500, encoder_hidden_states=text[:views].to(noisy.dtype)).sample.sum().backward()
-        x.sum().backward()
+        return x.sum()
 
-    return step
+    return ask
 
 
-def need_of(source: str, dtype: torch.dtype, views: int, side: int, options: Options, learns: bool = False) -> Need:
-    """What a prior needs in a run; `learns` if the objective trains a second predictor. Raises `ModelUnavailable`."""
+def imagined_prior(source: str, dtype: torch.dtype, options: Options, mode: FakeTensorMode, learns: bool = False) -> Imagined:
+    """A model as a step meets it. Raises `ModelUnavailable`."""
     configuration = configuration_of(source)
     readers = [part for part in configuration if part.startswith(("text_encoder", "image_encoder"))]
     texts = [part_of(configuration, part, dtype) for part in readers]
     prior = prior_of(configuration, dtype)
     modules = {name: module for name, module in vars(prior).items() if isinstance(module, nn.Module)}
     if "vae" in modules:
-        economise(modules["vae"], options)
+        economise(prior.vae, options)
     denoiser = next(module for name, module in modules.items() if name != "vae")
     weights = sum(map(bytes_of, modules.values())) - (bytes_of(denoiser) if options.memory == "lowest" else 0)
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
     for module in modules.values():
         imagined(module, mode)
-    step = step_of(prior, mode, views, side, condition_shape(configuration), learns)
-    return Need(sum(map(bytes_of, texts)), weights, peak_bytes(step))
+    return Imagined(sum(map(bytes_of, texts)), weights, asked_of(prior, mode, condition_shape(configuration), learns))
+
+
+def need_of(
+    source: str, dtype: torch.dtype, views: int, side: int, options: Options, learns: bool = False, beside: str = ""
+) -> Need:
+    """What a prior needs in a run, and the one beside it if there is one; `learns` if a second predictor is trained.
+
+    Both are asked about the same images before the one way back. Their encoders of text come and go one after the other. Raises
+    `ModelUnavailable`.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    first = imagined_prior(source, dtype, options, mode, learns)
+    second = imagined_prior(beside, dtype, options, mode) if beside else None
+    priors = [first, second] if second else [first]
+
+    def step() -> None:
+        with mode:
+            images = torch.empty(views, side, side, 3, requires_grad=True)
+        torch.stack([prior.ask(images) for prior in priors]).sum().backward()
+
+    encoders = max(prior.text_encoders for prior in priors)
+    return Need(encoders, first.weights, second.weights if second else 0, peak_bytes(step))

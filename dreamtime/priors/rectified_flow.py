@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from jaxtyping import Float
 from torch import Tensor
 
 from dreamtime.diffusion import alpha_sigma
-from dreamtime.priors.autoencoder import economise, encoder_of, factor, latents, read_autoencoder
+from dreamtime.priors.autoencoder import Encoder, economise, read_autoencoder
 from dreamtime.priors.folders import Checkpoint, ModelUnavailable
 from dreamtime.priors.hub import find
 from dreamtime.priors.options import PLAIN, Options
@@ -44,25 +44,20 @@ def epsilon_from_flow(
     return (z_t + alpha * v) / (alpha + sigma)
 
 
+@dataclass(frozen=True)
 class RectifiedFlowPrior:
     """A rectified flow in latents as a `DiffusionPrior`; its weights are frozen, and gradients pass through `encode` alone.
 
     The condition's last token is the pooled embedding (`text_encoders.beside`).
     """
 
-    def __init__(self, transformer: SD3Transformer2DModel, vae: AutoencoderKL, alphas_cumprod: Float[Tensor, " T"]) -> None:
-        self.transformer = transformer.eval().requires_grad_(False)
-        self.vae = encoder_of(vae)
-        self.alphas_cumprod = alphas_cumprod
-
-    @property
-    def resolution(self) -> int:
-        """Side of the images the model was trained on, in pixels."""
-        return self.transformer.config.sample_size * factor(self.vae)
+    transformer: SD3Transformer2DModel
+    vae: Encoder
+    alphas_cumprod: Float[Tensor, " T"]
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         """Shifted and scaled posterior means of the images, resized to the model's own resolution first."""
-        return latents(self.vae, images, self.resolution)
+        return self.vae.encode(images)
 
     @torch.no_grad()
     def predict_noise(
@@ -126,10 +121,9 @@ def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, opt
     with one_sentence(checkpoint):
         transformer = read_diffusers(SD3Transformer2DModel, checkpoint.path, "transformer", dtype)
         vae = read_autoencoder(checkpoint.path, dtype)
-        prior = RectifiedFlowPrior(transformer, vae, alphas_cumprod_from_flow(flow_times(checkpoint)))
-        place_denoiser(prior.transformer, device, options)
-        economise(prior.vae, options).to(device)
-    return prior
+        encoder = economise(Encoder(vae, transformer.config.sample_size), options).to(device)
+        alphas_cumprod = alphas_cumprod_from_flow(flow_times(checkpoint))
+        return RectifiedFlowPrior(place_denoiser(transformer, device, options), encoder, alphas_cumprod)
 
 
 def load_text_encoder(

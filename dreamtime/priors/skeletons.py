@@ -13,12 +13,13 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPVisionM
 
 from dreamtime.diffusion import alphas_cumprod_from_betas
 from dreamtime.priors.architectures import PUBLISHED, Configuration
+from dreamtime.priors.autoencoder import Encoder
 from dreamtime.priors.deepfloyd import DeepFloydPrior
-from dreamtime.priors.folders import ModelUnavailable
+from dreamtime.priors.folders import ModelUnavailable, read_by
 from dreamtime.priors.hub import find
 from dreamtime.priors.rectified_flow import RectifiedFlowPrior
 from dreamtime.priors.stable_diffusion import StableDiffusionPrior
-from dreamtime.priors.stable_diffusion_xl import StableDiffusionXLPrior
+from dreamtime.priors.stable_diffusion_xl import StableDiffusionXLPrior, precise
 from dreamtime.priors.zero123 import Zero123Prior
 
 DIFFUSERS = {"unet": UNet2DConditionModel, "transformer": SD3Transformer2DModel, "vae": AutoencoderKL}
@@ -41,33 +42,34 @@ def configuration_of(source: str) -> Configuration:
     return {"_class_name": checkpoint.pipeline, **read}
 
 
-def reads_pictures(configuration: Configuration) -> bool:
-    """Whether it is a Zero123, by whichever pipeline's name: it has an encoder of pictures and none of text."""
-    return "image_encoder" in configuration and "text_encoder" not in configuration
-
-
 def part_of(configuration: Configuration, part: str, dtype: torch.dtype) -> Any:
-    """One part of a model, of that precision, on the meta device."""
+    """One part of a model, frozen, of that precision, on the meta device."""
     config = configuration[part]
     with torch.device("meta"):
         if part in DIFFUSERS:
-            return nn.Module.to(DIFFUSERS[part].from_config(config), dtype).eval()  # diffusers' own warns in vain
-        kind = TRANSFORMERS[config["architectures"][0]]
-        return kind(kind.config_class.from_dict(config)).to(dtype).eval()
+            made = nn.Module.to(DIFFUSERS[part].from_config(config), dtype)  # diffusers' own warns in vain
+        else:
+            kind = TRANSFORMERS[config["architectures"][0]]
+            made = kind(kind.config_class.from_dict(config)).to(dtype)
+    return made.eval().requires_grad_(False)
 
 
 def prior_of(configuration: Configuration, dtype: torch.dtype) -> Any:
     """The denoiser and what encodes for it, as a prior on the meta device. Raises `ModelUnavailable`."""
     pipeline, alphas_cumprod = configuration["_class_name"], alphas_cumprod_from_betas("scaled_linear")
     parts = {part: part_of(configuration, part, dtype) for part in DIFFUSERS if part in configuration}
-    if reads_pictures(configuration):
-        return Zero123Prior(parts["unet"], parts["vae"], alphas_cumprod, "epsilon")
+    if read_by(configuration) == "image":
+        encoder = Encoder(parts["vae"], parts["unet"].config.sample_size)
+        return Zero123Prior(parts["unet"], encoder, alphas_cumprod, "epsilon")
     if pipeline == "StableDiffusionPipeline":
-        return StableDiffusionPrior(parts["unet"], parts["vae"], alphas_cumprod, "epsilon")
+        encoder = Encoder(parts["vae"], parts["unet"].config.sample_size)
+        return StableDiffusionPrior(parts["unet"], encoder, alphas_cumprod, "epsilon")
     if pipeline == "StableDiffusionXLPipeline":
-        return StableDiffusionXLPrior(parts["unet"], parts["vae"], alphas_cumprod, "epsilon")
+        encoder = Encoder(precise(parts["vae"]), parts["unet"].config.sample_size)
+        return StableDiffusionXLPrior(parts["unet"], encoder, alphas_cumprod, "epsilon")
     if pipeline == "StableDiffusion3Pipeline":
-        return RectifiedFlowPrior(parts["transformer"], parts["vae"], alphas_cumprod)
+        encoder = Encoder(parts["vae"], parts["transformer"].config.sample_size)
+        return RectifiedFlowPrior(parts["transformer"], encoder, alphas_cumprod)
     if pipeline == "IFPipeline":
         return DeepFloydPrior(parts["unet"], alphas_cumprod, "epsilon")
     raise ModelUnavailable(pipeline, "is no pipeline that is known here")
@@ -75,7 +77,7 @@ def prior_of(configuration: Configuration, dtype: torch.dtype) -> Any:
 
 def condition_shape(configuration: Configuration) -> tuple[int, int]:
     """Tokens and width of a condition; a pooled embedding is one token more, a picture's latent the rest of the only one."""
-    if reads_pictures(configuration):
+    if read_by(configuration) == "image":
         unet = configuration["unet"]
         return 1, unet["cross_attention_dim"] + unet["in_channels"] // 2 * unet["sample_size"] ** 2
     if configuration["_class_name"] == "StableDiffusion3Pipeline":

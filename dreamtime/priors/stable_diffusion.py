@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor
 
 from dreamtime.diffusion import PredictionType, epsilon_from_prediction
 from dreamtime.priors.adapters import merge_into_text_encoder, merge_into_unet, teach_word
-from dreamtime.priors.autoencoder import economise, encoder_of, factor, latents, read_autoencoder
+from dreamtime.priors.autoencoder import Encoder, economise, read_autoencoder
 from dreamtime.priors.folders import Checkpoint, ModelUnavailable
 from dreamtime.priors.hub import find
 from dreamtime.priors.options import PLAIN, Options
@@ -23,29 +23,18 @@ DENOISER = ("unet", "vae", "scheduler")
 TEXT = ("text_encoder", "tokenizer")
 
 
+@dataclass(frozen=True)
 class StableDiffusionPrior:
     """A latent diffusion model as a `DiffusionPrior`; its weights are frozen, and gradients pass through `encode` alone."""
 
-    def __init__(
-        self,
-        unet: UNet2DConditionModel,
-        vae: AutoencoderKL,
-        alphas_cumprod: Float[Tensor, " T"],
-        prediction_type: PredictionType,
-    ) -> None:
-        self.unet = unet.eval().requires_grad_(False)
-        self.vae = encoder_of(vae)
-        self.alphas_cumprod = alphas_cumprod
-        self.prediction_type = prediction_type
-
-    @property
-    def resolution(self) -> int:
-        """Side of the images the model was trained on, in pixels."""
-        return self.unet.config.sample_size * factor(self.vae)
+    unet: UNet2DConditionModel
+    vae: Encoder
+    alphas_cumprod: Float[Tensor, " T"]
+    prediction_type: PredictionType
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         """Scaled posterior means of the images, resized to the model's own resolution first."""
-        return latents(self.vae, images, self.resolution)
+        return self.vae.encode(images)
 
     @torch.no_grad()
     def predict_noise(
@@ -67,16 +56,17 @@ class StableDiffusionText:
         return self.encoder.outputs(prompts, self.encoder.tokenizer.model_max_length)[0]
 
 
-def scheduler_of(checkpoint: Checkpoint) -> Any:
-    """Whatever scheduler the model came with, as the one whose noise levels and target we read."""
-    return DDIMScheduler.from_pretrained(checkpoint.configuration, subfolder="scheduler", local_files_only=True)
+def noise_levels_of(checkpoint: Checkpoint) -> tuple[Float[Tensor, " T"], PredictionType]:
+    """The noise levels abar, float64, and what the network predicts, by whatever scheduler the model came with."""
+    scheduler = DDIMScheduler.from_pretrained(checkpoint.configuration, subfolder="scheduler", local_files_only=True)
+    return scheduler.alphas_cumprod.double(), scheduler.config.prediction_type
 
 
 def load_alphas_cumprod(source: str | Path) -> Float[Tensor, " T"]:
     """The noise levels abar alone, float64, from the scheduler's few lines of configuration. Raises `ModelUnavailable`."""
     checkpoint = find(source, ("scheduler",), weights=False)
     with one_sentence(checkpoint):
-        return scheduler_of(checkpoint).alphas_cumprod.double()
+        return noise_levels_of(checkpoint)[0]
 
 
 def single_file_parts(checkpoint: Checkpoint, dtype: torch.dtype, *parts: str) -> list[Any]:
@@ -109,11 +99,8 @@ def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, opt
             )
         if options.lora:
             merge_into_unet(unet, options)
-        scheduler = scheduler_of(checkpoint)
-        prior = StableDiffusionPrior(unet, vae, scheduler.alphas_cumprod.double(), scheduler.config.prediction_type)
-        place_denoiser(prior.unet, device, options)
-        economise(prior.vae, options).to(device)
-    return prior
+        encoder = economise(Encoder(vae, unet.config.sample_size), options).to(device)
+        return StableDiffusionPrior(place_denoiser(unet, device, options), encoder, *noise_levels_of(checkpoint))
 
 
 def load_text_encoder(

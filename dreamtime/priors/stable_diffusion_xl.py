@@ -10,11 +10,11 @@ from torch import Tensor
 
 from dreamtime.diffusion import PredictionType, epsilon_from_prediction
 from dreamtime.priors.adapters import merge_into_text_encoder, merge_into_unet
-from dreamtime.priors.autoencoder import economise, encoder_of, factor, latents, read_autoencoder
+from dreamtime.priors.autoencoder import Encoder, economise, read_autoencoder
 from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.priors.hub import find
 from dreamtime.priors.options import PLAIN, Options
-from dreamtime.priors.stable_diffusion import load_alphas_cumprod, scheduler_of
+from dreamtime.priors.stable_diffusion import load_alphas_cumprod, noise_levels_of
 from dreamtime.priors.text_encoders import TextEncoder, apart, beside, read_clip
 from dreamtime.priors.weights import checked_pipeline, one_sentence, place_denoiser, read_diffusers
 
@@ -25,29 +25,17 @@ DENOISER = ("unet", "vae", "scheduler")
 TEXT = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
 
 
+@dataclass(frozen=True)
 class StableDiffusionXLPrior:
     """A latent diffusion model as a `DiffusionPrior`; its weights are frozen, and gradients pass through `encode` alone.
 
     The condition's last token is the pooled embedding (`text_encoders.beside`).
     """
 
-    def __init__(
-        self,
-        unet: UNet2DConditionModel,
-        vae: AutoencoderKL,
-        alphas_cumprod: Float[Tensor, " T"],
-        prediction_type: PredictionType,
-    ) -> None:
-        self.unet = unet.eval().requires_grad_(False)
-        # XL's own VAE overflows half precision, and its configuration says so.
-        self.vae = encoder_of(vae.float() if vae.config.force_upcast else vae)
-        self.alphas_cumprod = alphas_cumprod
-        self.prediction_type = prediction_type
-
-    @property
-    def resolution(self) -> int:
-        """Side of the images the model was trained on, in pixels."""
-        return self.unet.config.sample_size * factor(self.vae)
+    unet: UNet2DConditionModel
+    vae: Encoder
+    alphas_cumprod: Float[Tensor, " T"]
+    prediction_type: PredictionType
 
     @property
     def pooled_width(self) -> int:
@@ -56,14 +44,14 @@ class StableDiffusionXLPrior:
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         """Scaled posterior means of the images, resized to the model's own resolution first."""
-        return latents(self.vae, images, self.resolution)
+        return self.vae.encode(images)
 
     @torch.no_grad()
     def predict_noise(
         self, z_t: Float[Tensor, "B C h w"], t: int, condition: Float[Tensor, "B L D"]
     ) -> Float[Tensor, "B C h w"]:
         """The noise in z_t under the text, of a picture in the model's own size that was never cropped."""
-        side, dtype = self.resolution, self.unet.dtype
+        side, dtype = self.vae.resolution, self.unet.dtype
         tokens, pooled = apart(condition.to(dtype), self.pooled_width)
         size = torch.tensor([side, side, 0, 0, side, side]).to(z_t.device, dtype).expand(len(z_t), -1)
         output = self.unet(
@@ -91,6 +79,11 @@ class StableDiffusionXLText:
         return embedded.masked_fill(torch.tensor(empty, device=embedded.device)[:, None, None], 0)
 
 
+def precise(vae: AutoencoderKL) -> AutoencoderKL:
+    """XL's own VAE overflows half precision, and its configuration says so."""
+    return vae.float() if vae.config.force_upcast else vae
+
+
 def load_prior(
     source: str | Path, device: torch.device, dtype: torch.dtype, options: Options = PLAIN
 ) -> StableDiffusionXLPrior:
@@ -100,14 +93,11 @@ def load_prior(
         raise ModelUnavailable(checkpoint.place, "is a single file of version XL: only folders of that version are loaded")
     with one_sentence(checkpoint):
         unet = read_diffusers(UNet2DConditionModel, checkpoint.path, "unet", dtype)
-        vae = read_autoencoder(checkpoint.path, dtype)
+        vae = precise(read_autoencoder(checkpoint.path, dtype))
         if options.lora:
             merge_into_unet(unet, options)
-        scheduler = scheduler_of(checkpoint)
-        prior = StableDiffusionXLPrior(unet, vae, scheduler.alphas_cumprod.double(), scheduler.config.prediction_type)
-        place_denoiser(prior.unet, device, options)
-        economise(prior.vae, options).to(device)
-    return prior
+        encoder = economise(Encoder(vae, unet.config.sample_size), options).to(device)
+        return StableDiffusionXLPrior(place_denoiser(unet, device, options), encoder, *noise_levels_of(checkpoint))
 
 
 def load_text_encoder(

@@ -97,7 +97,8 @@ def read_transformers(kind: type[PreTrainedModel], folder: Path, part: str, dtyp
 
 
 def place_denoiser(denoiser: Any, device: torch.device, options: Options) -> Any:
-    """The denoiser where it will compute."""
+    """The denoiser, frozen, where it will compute."""
+    denoiser.eval().requires_grad_(False)
     if options.attention == "sliced":
         denoiser.set_attention_slice("max")
     if options.memory != "lowest":

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
@@ -27,11 +27,11 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from dreamtime.cameras import angles_from_position
 from dreamtime.diffusion import PredictionType, epsilon_from_prediction
-from dreamtime.priors.autoencoder import economise, encoder_of, factor, latents, pixels, read_autoencoder
+from dreamtime.priors.autoencoder import Encoder, economise, pixels, read_autoencoder
 from dreamtime.priors.folders import STRANGE, Checkpoint, ModelUnavailable
 from dreamtime.priors.hub import find, known
 from dreamtime.priors.options import PLAIN, Options
-from dreamtime.priors.stable_diffusion import load_alphas_cumprod, scheduler_of
+from dreamtime.priors.stable_diffusion import load_alphas_cumprod, noise_levels_of
 from dreamtime.priors.weights import one_sentence, place_denoiser, read_diffusers, read_tensors, read_transformers
 from dreamtime.types import Cameras, Condition
 
@@ -101,10 +101,9 @@ class Zero123Picture:
     """Pictures to conditions: what CLIP and the VAE see in them, and what the model is told of a camera."""
 
     encoder: CLIPVisionModelWithProjection
-    vae: AutoencoderKL
+    vae: Encoder
     projection: nn.Linear
     pose: Pose
-    resolution: int  # of the pictures the model was trained on, in pixels
     mean: tuple[float, ...]  # of the pixels that CLIP was trained on, in [0, 1], by channel
     deviation: tuple[float, ...]
 
@@ -113,10 +112,10 @@ class Zero123Picture:
         """What other cameras are to see, of a picture of an object before white; raises ValueError unless it has one camera."""
         if len(reference) != 1:
             raise ValueError(f"A picture is taken by one camera, got {len(reference)}.")
-        x = pixels(image[None].to(self.encoder.device), self.resolution)
-        embedding = self.encoder(self.as_clip_sees(x).to(self.encoder.dtype)).image_embeds.float()
-        latent = self.vae.encode(x.to(self.vae.dtype)).latent_dist.mode().float()
-        return condition_of(embedding, latent, self.projection, self.pose, reference)
+        images = image[None].to(self.encoder.device)
+        seen = self.as_clip_sees(pixels(images, self.vae.resolution))
+        embedding = self.encoder(seen.to(self.encoder.dtype)).image_embeds.float()
+        return condition_of(embedding, self.vae.means(images), self.projection, self.pose, reference)
 
     def as_clip_sees(self, x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B 3 s s"]:
         """In CLIP's size and colours. Corners aligned and not antialiased: so the authors' training did it."""
@@ -129,29 +128,18 @@ class Zero123Picture:
 # -- the denoiser
 
 
+@dataclass(frozen=True)
 class Zero123Prior:
     """A denoiser of views as a `DiffusionPrior`; its weights are frozen, and gradients pass through `encode` alone."""
 
-    def __init__(
-        self,
-        unet: UNet2DConditionModel,
-        vae: AutoencoderKL,
-        alphas_cumprod: Float[Tensor, " T"],
-        prediction_type: PredictionType,
-    ) -> None:
-        self.unet = unet.eval().requires_grad_(False)
-        self.vae = encoder_of(vae)
-        self.alphas_cumprod = alphas_cumprod
-        self.prediction_type = prediction_type
-
-    @property
-    def resolution(self) -> int:
-        """Side of the images the model was trained on, in pixels."""
-        return self.unet.config.sample_size * factor(self.vae)
+    unet: UNet2DConditionModel
+    vae: Encoder
+    alphas_cumprod: Float[Tensor, " T"]
+    prediction_type: PredictionType
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         """Scaled posterior means of the images, resized to the model's own resolution first."""
-        return latents(self.vae, images, self.resolution)
+        return self.vae.encode(images)
 
     @torch.no_grad()
     def predict_noise(
@@ -223,11 +211,8 @@ def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, opt
     with one_sentence(checkpoint):
         unet = read_diffusers(UNet2DConditionModel, checkpoint.path, "unet", dtype)
         vae = read_autoencoder(checkpoint.path, dtype)
-        scheduler = scheduler_of(checkpoint)
-        prior = Zero123Prior(unet, vae, scheduler.alphas_cumprod.double(), scheduler.config.prediction_type)
-        place_denoiser(prior.unet, device, options)
-        economise(prior.vae, options).to(device)
-    return prior
+        encoder = economise(Encoder(vae, unet.config.sample_size), options).to(device)
+        return Zero123Prior(place_denoiser(unet, device, options), encoder, *noise_levels_of(checkpoint))
 
 
 def load_image_encoder(
@@ -241,14 +226,13 @@ def load_image_encoder(
     with one_sentence(checkpoint):
         encoder = read_transformers(CLIPVisionModelWithProjection, checkpoint.path, "image_encoder", dtype)
         encoder.eval().requires_grad_(False).to(device)
-        vae = encoder_of(read_autoencoder(checkpoint.path, dtype)).to(device)
+        vae = Encoder(read_autoencoder(checkpoint.path, dtype), unet["sample_size"]).to(device)
         projection = read_projection(checkpoint, encoder.config.projection_dim, unet["cross_attention_dim"])
         return Zero123Picture(
             encoder,
             vae,
             projection.to(device),
             pose_of(source, checkpoint),
-            unet["sample_size"] * factor(vae),
             tuple(colours.get("image_mean", OPENAI_CLIP_MEAN)),
             tuple(colours.get("image_std", OPENAI_CLIP_STD)),
         )

@@ -2,13 +2,16 @@
 
 import json
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 
 from dreamtime.toybox import WEIGHTS
+from dreamtime.toybox.kinds import KINDS
 from dreamtime.toybox.world import vocabulary, words_of
 
 FILE = "known.json"
+ALIKE = 0.81  # of `difflib`'s ratio: a letter too many, too few or out of its place; "horse" is no "house" (0.8)
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,22 @@ def read_known(folder: Path = WEIGHTS) -> Known:
         raise ValueError(f"The folder {folder.name!r} has no {FILE}: the embedded model's training writes one.")
     values = json.loads(path.read_text())
     return Known(tuple(values["kinds"]), tuple(values["colors"]), bool(values["pairs"]))
+
+
+def spelled(kind: str) -> str:
+    """The kind as people write it: "ice cream"."""
+    return next((word for word in KINDS[kind].synonyms if word.replace(" ", "") == kind), kind)
+
+
+def nearest_known(word: str, known: Known | None = None) -> str | None:
+    """The thing or colour that a mistyped word or a plural most likely means; None where nothing is near."""
+    known = known or read_known()
+    names = {color: color for color in known.colors}
+    for kind in known.kinds:
+        names |= {kind: spelled(kind), **{synonym: synonym for synonym in KINDS[kind].synonyms}}
+    singular = next((name for ending in ("s", "es") if (name := word.removesuffix(ending)) in names and name != word), None)
+    nearest = [singular] if singular else get_close_matches(word, names, 1, ALIKE)
+    return names[nearest[0]] if nearest else None
 
 
 def unknown_words(prompt: str, known: Known | None = None) -> list[str]:

@@ -25,7 +25,7 @@ from dreamtime.toybox import SCORER, models
 from dreamtime.toybox.meanings import Description, agreement, answers, near_miss, questions, slot_values, wording
 from dreamtime.toybox.pictures import RESOLUTION
 from dreamtime.toybox.portraits import VIEW_MARGIN, Pictures, draw
-from dreamtime.toybox.train import kept, loop, seeded_initialisation, to_input
+from dreamtime.toybox.training import kept, loop, seeded_initialisation, to_input
 from dreamtime.toybox.world import Pair, object_of
 
 log = logging.getLogger(__name__)

@@ -8,50 +8,39 @@ UNet together with the text encoder on v-prediction (Salimans & Ho 2022). The re
 import argparse
 import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.configuration_utils import FrozenDict
 from jaxtyping import Float, UInt8
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
-from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from dreamtime.checkpoints import load_checkpoint, save_checkpoint, write_atomically
 from dreamtime.prompts import VIEWS, with_view
 from dreamtime.toybox import WEIGHTS, models
 from dreamtime.toybox.card import Training, write_card
 from dreamtime.toybox.kinds import KINDS, SOLIDS
 from dreamtime.toybox.known import Known, write_known
 from dreamtime.toybox.pictures import contact_sheet, draw_pictures
+from dreamtime.toybox.training import (
+    follow,
+    initial_vae,
+    kept,
+    kept_latents,
+    loop,
+    seeded_initialisation,
+    stratified_timesteps,
+    to_input,
+)
 from dreamtime.toybox.world import COLORS, Thing, kinds_named
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT_EVERY = 250  # steps
-EMA_DECAY = 0.999
 CAPTION_DROPOUT = 0.12  # the share of captions replaced by "", which trains the unconditional branch
 DISTRACTION = 0.1  # the share of captions that get a meaningless word, so that unknown words do no harm
 KL_WEIGHT = 3e-4  # per latent element, against the mean absolute error per pixel
-
-
-@contextmanager
-def seeded_initialisation(seed: int) -> Iterator[None]:
-    """Libraries initialise weights from torch's global generator: seed it here, and leave it outside as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
-
-
-def warm_stable_decay(step: int, steps: int, warmup: int = 200, decay_share: float = 0.3) -> float:
-    """Learning-rate factor: a linear rise, a plateau, and a linear fall to zero over the last `decay_share` of the steps."""
-    return min(1.0, step / warmup, (steps - step) / (decay_share * steps))
 
 
 def gradient_difference(a: Float[Tensor, "B C H W"], b: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
@@ -68,67 +57,6 @@ def distracted(caption: str, generator: Generator) -> str:
     return " ".join([*words[:place], "".join(chr(ord("a") + letter) for letter in letters.tolist()), *words[place:]])
 
 
-class Log:
-    """Losses appended to a CSV file, averaged over the steps between two rows."""
-
-    def __init__(self, path: Path, step: int) -> None:
-        self.path, self.values = path, list[float]()
-        rows = path.read_text().splitlines()[1:] if path.exists() else []
-        # A run that stopped after its last checkpoint wrote rows that will be written again.
-        kept = [row for row in rows if int(row.split(",")[0]) <= step]
-        path.write_text("\n".join(["step,loss", *kept, ""]))
-
-    def add(self, step: int, loss: float, last: bool) -> None:
-        self.values.append(loss)
-        if len(self.values) == 50 or last:
-            with self.path.open("a") as file:
-                file.write(f"{step},{sum(self.values) / len(self.values):.5f}\n")
-            self.values.clear()
-
-
-def loop(
-    name: str,
-    steps: int,
-    work: Path,
-    modules: Mapping[str, nn.Module],
-    optimizer: torch.optim.AdamW,
-    learning_rate: float,
-    generator: Generator,
-    loss_of_step: Callable[[], Tensor],
-    after_step: Callable[[], None],
-) -> None:
-    """The training loop both stages share: resume, step, log, checkpoint."""
-    path = work / f"{name}.safetensors"
-    done = int(load_checkpoint(path, modules, {"optimizer": optimizer}, generator)["step"]) if path.exists() else 0
-    record = Log(work / f"{name}.csv", done)
-    for step in tqdm(range(done + 1, steps + 1), desc=name, initial=done, total=steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * warm_stable_decay(step, steps)
-        loss = loss_of_step()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], 1.0)
-        optimizer.step()
-        after_step()
-        record.add(step, loss.item(), last=step == steps)
-        if step % CHECKPOINT_EVERY == 0 or step == steps:
-            save_checkpoint(path, modules, {"optimizer": optimizer}, generator, {"step": str(step)})
-
-
-def kept(path: Path, made_as: dict[str, str], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Tensors that are made once and kept in the work folder; raises ValueError if those that lie there were made otherwise."""
-    if not path.exists():
-        log.info("making %s", path.name)
-        tensors = make()
-        write_atomically(path, lambda temporary: save_file(tensors, temporary, made_as))
-    with safe_open(path, "pt") as file:
-        if (found := file.metadata() or {}) != made_as:
-            raise ValueError(
-                f"The work folder {path.parent} holds a {path.name} made as {found}, not as {made_as}: choose another folder."
-            )
-    return load_file(path)
-
-
 def pictures(work: Path, count: int, seed: int) -> tuple[UInt8[Tensor, "B H W 3"], list[str]]:
     """The training set and its captions, drawn once; raises ValueError if another one lies in the work folder."""
     captions = work / "captions.txt"
@@ -140,25 +68,6 @@ def pictures(work: Path, count: int, seed: int) -> tuple[UInt8[Tensor, "B H W 3"
 
     made_as = {"pictures": str(count), "seed": str(seed)}
     return kept(work / "pictures.safetensors", made_as, make)["images"], captions.read_text().split("\n")
-
-
-def to_input(images: UInt8[Tensor, "B H W 3"], device: torch.device) -> Float[Tensor, "B 3 H W"]:
-    """Bytes to [-1, 1], channels first."""
-    return (images.to(device).permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-
-
-def forget_origin(module: AutoencoderKL | UNet2DConditionModel) -> None:
-    """Take the folder that a module was loaded from out of its configuration: what is written names no path."""
-    module._internal_dict = FrozenDict({key: value for key, value in module.config.items() if key != "_name_or_path"})
-
-
-def initial_vae(start: Path | None) -> AutoencoderKL:
-    """An untrained VAE, or the one of the pipeline in `start`."""
-    if not start:
-        return models.build_vae()
-    vae = AutoencoderKL.from_pretrained(start, subfolder="vae", torch_dtype=torch.float32, local_files_only=True)
-    forget_origin(vae)
-    return vae
 
 
 def initial_denoiser(start: Path | None) -> nn.ModuleDict:
@@ -205,22 +114,6 @@ def train_vae(
     return vae.eval().requires_grad_(False)
 
 
-@torch.no_grad()
-def latents_of(vae: AutoencoderKL, images: UInt8[Tensor, "B H W 3"], device: torch.device) -> Float[Tensor, "B C h w"]:
-    """Means of the encoded images, unscaled."""
-    return torch.cat(
-        [vae.encode(to_input(chunk, device)).latent_dist.mean.half() for chunk in tqdm(images.split(128), desc="encode")]
-    )
-
-
-def kept_latents(
-    vae: AutoencoderKL, images: UInt8[Tensor, "B H W 3"], path: Path, device: torch.device
-) -> Float[Tensor, "B C h w"]:
-    """The latents of a training set, encoded once and kept for when the training is resumed."""
-    made = kept(path, {}, lambda: {"latents": latents_of(vae, images, device).cpu().contiguous()})
-    return made["latents"].to(device)
-
-
 def train_denoiser(
     latents: Float[Tensor, "B C h w"],
     captions: list[str],
@@ -252,23 +145,15 @@ def train_denoiser(
         tokens = tokenizer(
             [caption_of(row) for row in rows.tolist()], padding="max_length", truncation=True, return_tensors="pt"
         )
-        # Stratified timesteps: every batch covers the whole range.
-        t = (
-            (torch.arange(batch) + torch.rand(batch, generator=generator)) * (scheduler.config.num_train_timesteps / batch)
-        ).long()
+        t = stratified_timesteps(batch, scheduler.config.num_train_timesteps, generator)
         noise, t = torch.randn(x.shape, generator=generator).to(x), t.to(device)
         embedding = live["text_encoder"](tokens.input_ids.to(device))[0]
         with torch.autocast(device.type, torch.bfloat16):
             velocity = live["unet"](scheduler.add_noise(x, noise, t), t, embedding).sample
         return nn.functional.mse_loss(velocity.float(), scheduler.get_velocity(x, noise, t))
 
-    @torch.no_grad()
-    def update_average() -> None:
-        for slow, fast in zip(average.parameters(), live.parameters(), strict=True):
-            slow.lerp_(fast, 1 - EMA_DECAY)
-
     modules = {"live": live, "average": average}
-    loop("denoiser", steps, work, modules, optimizer, 1e-3, generator, loss_of_step, update_average)
+    loop("denoiser", steps, work, modules, optimizer, 1e-3, generator, loss_of_step, lambda: follow(average, live))
     return average["unet"], average["text_encoder"]
 
 

@@ -27,14 +27,16 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 from dreamtime.toybox import WEIGHTS, ZERO123, models
 from dreamtime.toybox.novel_views import VIEWS_OF_EACH, NovelViews, Viewpoints, draw_novel_views
 from dreamtime.toybox.pictures import RESOLUTION
-from dreamtime.toybox.train import (
+from dreamtime.toybox.training import (
     EMA_DECAY,
+    follow,
     forget_origin,
     initial_vae,
     kept,
     kept_latents,
     loop,
     seeded_initialisation,
+    stratified_timesteps,
     to_input,
 )
 
@@ -148,8 +150,7 @@ def train(
         x = latents[rows, wanted].float() * scaling
         reference = latents[rows, seen].float()
         pose = relative_poses(known.viewpoints, rows, seen, wanted)
-        # Stratified timesteps: every batch covers the whole range.
-        t = ((torch.arange(batch) + torch.rand(batch, generator=generator)) * (1000 / batch)).long()
+        t = stratified_timesteps(batch, scheduler.config.num_train_timesteps, generator)
         noise = torch.randn(x.shape, generator=generator)
         kept = (torch.rand(batch, 1, 1, 1, generator=generator) >= DROPOUT).float()
         with torch.autocast("cpu", torch.bfloat16):
@@ -160,13 +161,8 @@ def train(
             velocity = live["unet"](both.contiguous(memory_format=torch.channels_last), t, token).sample
         return F.mse_loss(velocity.float(), scheduler.get_velocity(x, noise, t))
 
-    @torch.no_grad()
-    def update_average() -> None:
-        for slow, fast in zip(average.parameters(), live.parameters(), strict=True):
-            slow.lerp_(fast, 1 - EMA_DECAY)
-
     modules = {"live": live, "average": average}
-    loop("zero123", training.steps, work, modules, optimizer, 1e-3, generator, loss_of_step, update_average)
+    loop("zero123", training.steps, work, modules, optimizer, 1e-3, generator, loss_of_step, lambda: follow(average, live))
     return average
 
 

@@ -9,7 +9,7 @@ import gradio as gr
 from gradio.route_utils import get_request_origin
 from PIL import Image
 
-from dreamtime import presets, runs
+from dreamtime import beforehand, runs
 from dreamtime.runs import Result, Run
 from dreamtime.ui.driver import drive
 from dreamtime.ui.server import Server
@@ -19,14 +19,14 @@ FILES = ("glb", "zip", "ply", "stl", "turntable", "normals", "picture")
 
 def notes(run: Run, made: Result) -> list[str]:
     """What to know about a result: of its prompt, and of its mesh."""
-    return [*presets.advice(run.settings), *made.notes]
+    return [*beforehand.advice(run.settings), *made.notes]
 
 
 def stream(server: Server, run: Run) -> Iterator[tuple[Any, ...]]:
     """Work on a run and deliver it, as the outputs of `/text_to_3d` and `/image_to_3d`; the last ones are complete."""
     rest = (gr.skip(),) * 5
     taken = f", the picture taken from {run.settings.elevation:g} degrees above" if run.settings.task == "image" else ""
-    told = ". ".join([f"preparing{taken}", *presets.advice(run.settings)])
+    told = ". ".join([f"preparing{taken}", *beforehand.advice(run.settings)])
     yield run.id, run.settings.seed, runs.steps_done(run), told, *rest
     step = 0
     for frame in drive(run):

@@ -10,14 +10,15 @@ from dreamtime.ui import panels
 from dreamtime.ui.api import add_endpoints
 from dreamtime.ui.controls import QUIET, banner_of
 from dreamtime.ui.errors import one_sentence
+from dreamtime.ui.fetching import MAX_BYTES
 from dreamtime.ui.picture_api import add_picture_endpoints
 from dreamtime.ui.picture_layout import PictureTab, picture_presets
-from dreamtime.ui.picture_tab import NAME_EXAMPLES, picture_tab
+from dreamtime.ui.picture_tab import NAME_EXAMPLES, picture_again, picture_tab
 from dreamtime.ui.schedule_tab import schedule_tab
 from dreamtime.ui.server import PRIOR, Server, server_from_environment, start_housekeeping
 from dreamtime.ui.stage import Stage
 from dreamtime.ui.text_layout import TextTab, text_presets
-from dreamtime.ui.text_tab import TAKE_PROMPT, text_tab
+from dreamtime.ui.text_tab import TAKE_PROMPT, prompt_again, text_tab
 from dreamtime.ui.theme import LOGO, STYLE, theme
 from dreamtime.ui.watching import Updates, model_of, shown
 
@@ -42,13 +43,17 @@ def build(server: Server) -> gr.Blocks:
         for shown_tab, tab in ((first, told), (second, pictured)):
             shown_tab.select(banner_of, tab.prior, banner, queue=False, **QUIET)
         second.select(None, js=NAME_EXAMPLES, api_visibility="private")
-        connect_page(demo, tabs, {"text": told.stage, "image": pictured.stage}, server)
-        connect_estimates(told, pictured, server)
+        opened = connect_page(demo, tabs, told, pictured, server)
+        connect_estimates(opened, told, pictured, server)
     return demo
 
 
-def connect_page(demo: gr.Blocks, tabs: gr.Tabs, stages: dict[str, Stage], server: Server) -> None:
-    """What happens as the page opens: a link to a run shows it on the tab of its task, and browsers remember their last."""
+def connect_page(demo: gr.Blocks, tabs: gr.Tabs, told: TextTab, pictured: PictureTab, server: Server) -> Any:
+    """What happens as the page opens: a link to a run shows it on the tab of its task, and browsers remember their last.
+
+    Returns the event, for others to go on with.
+    """
+    stages: dict[str, Stage] = {"text": told.stage, "image": pictured.stage}
 
     def opened(last_from_text: str, last_from_picture: str, request: gr.Request) -> Updates:
         with one_sentence(escape):
@@ -56,7 +61,8 @@ def connect_page(demo: gr.Blocks, tabs: gr.Tabs, stages: dict[str, Stage], serve
                 return {stages["text"].run_id: last_from_text, stages["image"].run_id: last_from_picture}
             run = runs.open_run(server.root, asked)
             stage = stages[run.settings.task]
-            page = shown(stage, run) | {tabs: gr.Tabs(selected=run.settings.task), stage.current: run.id}
+            controls = picture_again(pictured, run) if run.settings.task == "image" else prompt_again(told, run)
+            page = shown(stage, run) | controls | {tabs: gr.Tabs(selected=run.settings.task), stage.current: run.id}
             return {component: value for component, value in page.items() if component not in (stage.view, stage.model)}
 
     def model_ready(*run_ids: str) -> Updates:
@@ -66,16 +72,17 @@ def connect_page(demo: gr.Blocks, tabs: gr.Tabs, stages: dict[str, Stage], serve
                 updates |= model_of(stage, runs.open_run(server.root, run_id)) if run_id else {stage.model: gr.skip()}
             return updates
 
-    written = [component for stage in stages.values() for component in stage.shown]
-    first = demo.load(opened, [stage.last_run for stage in stages.values()], [tabs, *written], **QUIET)
+    written = [*told.stage.shown, *pictured.stage.shown, *told.asked, *pictured.asked]
+    first = demo.load(opened, [stage.last_run for stage in stages.values()], [tabs, *dict.fromkeys(written)], **QUIET)
     # A viewer that appears with its tab stays blank (Gradio 6.31), so the model comes when the tab is there.
     viewers = [component for stage in stages.values() for component in (stage.view, stage.model)]
     first.success(model_ready, [stage.current for stage in stages.values()], viewers, **QUIET)
     demo.load(None, js=TAKE_PROMPT, api_visibility="private")
+    return first
 
 
-def connect_estimates(told: TextTab, pictured: PictureTab, server: Server) -> None:
-    """The presets say their time as soon as it is measured."""
+def connect_estimates(opened: Any, told: TextTab, pictured: PictureTab, server: Server) -> None:
+    """The presets say their time as soon as it is measured, and once a link has chosen another prior."""
     timer = gr.Timer(MEASURING_SECONDS)
 
     def measured(text_prior: str, method: str, picture_prior: str) -> list[Any]:
@@ -83,7 +90,8 @@ def connect_estimates(told: TextTab, pictured: PictureTab, server: Server) -> No
         return [*map(gr.Radio, choices), gr.Timer(active=not server.pace.done)]
 
     priors = [told.prior, told.knobs["method"], pictured.prior]
-    timer.tick(measured, priors, [told.preset, pictured.preset, timer], queue=False, **QUIET)
+    for event in (opened.success, timer.tick):
+        event(measured, priors, [told.preset, pictured.preset, timer], queue=False, **QUIET)
 
 
 def launch() -> None:
@@ -98,7 +106,7 @@ def launch() -> None:
         favicon_path=LOGO,
         mcp_server=True,
         show_error=True,
-        max_file_size="10mb",
+        max_file_size=MAX_BYTES,
         run_history=False,
         enable_monitoring=False,
         allowed_paths=[str(server.root)],

@@ -7,13 +7,14 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from dreamtime import image_to_3d, presets
+from dreamtime import beforehand, image_to_3d, presets, runs
 from dreamtime.diffusion import alphas_cumprod_from_betas
 from dreamtime.presets import Settings
 from dreamtime.ui import panels
 from dreamtime.ui.charts import schedule_chart
 from dreamtime.ui.server import PRIOR, Server, device_in_words
 from dreamtime.ui.stage import Stage
+from dreamtime.ui.watching import charts
 from dreamtime.ui.widgets import MAX_SEED, PRESET_NAMES, SCHEDULING, Knob, automatic_prior, checked_choices
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -31,7 +32,7 @@ def banner_of(prior: str) -> str:
     return panels.header(name, device_in_words(), why)
 
 
-memory_foretold = lru_cache(maxsize=64)(presets.memory_foretold)
+memory_foretold = lru_cache(maxsize=64)(beforehand.memory_foretold)
 
 
 def preset_choices(server: Server, settings_of: Callable[[str], Settings]) -> list[tuple[str, str]]:
@@ -89,22 +90,36 @@ def earlier_runs() -> dict[str, Any]:
     return {"run_id": run_id, "resume": resume, "show": show}
 
 
-def connect_schedule(stage: Stage, knobs: Mapping[str, Component]) -> None:
+def chart_of_run(stage: Stage, server: Server, run_id: str, choices: Mapping[str, Any]) -> str:
+    """The schedule of the page's run, marked where that has come to, if the knobs mean that one; else nothing."""
+    if not run_id:
+        return ""
+    try:
+        run = runs.open_run(server.root, run_id)
+        own = {name: getattr(run.settings, name) for name in SCHEDULING}
+        if checked_choices(choices, SCHEDULING) != {name: value for name, value in own.items() if value not in (None, ())}:
+            return ""
+        return str(charts(stage, run)(runs.curve_rows(run, runs.steps_done(run)))[stage.schedule])
+    except ValueError:  # swept away, or its prior is: what follows says what is wrong with the knobs
+        return ""
+
+
+def connect_schedule(stage: Stage, knobs: Mapping[str, Component], server: Server) -> None:
     """Let the schedule's chart follow its knobs before anything runs; a hint takes its place when they make no sense."""
     scheduling = [knobs[name] for name in SCHEDULING]
 
-    def schedule_changed(*values: Any) -> list[Any]:
+    def schedule_changed(run_id: str, *values: Any) -> list[Any]:
         chosen = dict(zip(SCHEDULING, values, strict=True))
         own = [gr.Number(visible=chosen["schedule"] == "fixed"), gr.Textbox(visible=chosen["schedule"] == "custom")]
         try:
-            return [schedule_preview(chosen), *own]
+            return [chart_of_run(stage, server, run_id, chosen) or schedule_preview(chosen), *own]
         except ValueError as error:
             return [panels.hint(str(error)), *own]
 
     gr.on(
         [component.change for component in scheduling],
         schedule_changed,
-        scheduling,
+        [stage.current, *scheduling],
         [stage.schedule, knobs["fixed_t"], knobs["table"]],
         trigger_mode="always_last",
         queue=False,

@@ -14,8 +14,9 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from dreamtime.beforehand import advice
 from dreamtime.preprocess import Reference, on_checkerboard
-from dreamtime.presets import Settings, advice
+from dreamtime.presets import Settings
 from dreamtime.runs import Frame, Result, Run
 from dreamtime.timesteps import Timetable, stage_of
 from dreamtime.ui.theme import FOOTER, LOGO

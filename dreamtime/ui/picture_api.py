@@ -75,7 +75,7 @@ class PictureEndpoints:
             foreground_ratio: Share of the frame that the object is to fill, 0.3 to 1; the prior's own when left out.
             remove_background: "auto" respects the picture's transparency, "always" ignores it, "never" keeps the background.
             prompt: Optional words, up to 400 characters; with them a second prior that reads text guides, too.
-            text_prior: Which one; only used with a prompt.
+            text_prior: Which one; with null the prompt only names the result.
             text_weight: How much it counts beside the picture, 0 to 1000.
         """
         with one_sentence():

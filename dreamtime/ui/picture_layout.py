@@ -61,6 +61,13 @@ class PictureTab:
         return [self.picture, self.ratio, self.removal]
 
     @property
+    def asked(self) -> list[Component]:
+        """What says which run is wanted, and the banner that follows from it."""
+        camera = [self.elevation, self.automatic]
+        start = [self.preset, self.randomise, self.prior]
+        return [self.banner, *self.framing, *camera, *start, *self.words, *self.knobs.values()]
+
+    @property
     def words(self) -> list[Component]:
         """What is said beside the picture."""
         return [self.prompt, self.text_prior, self.text_weight]

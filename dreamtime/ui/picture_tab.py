@@ -7,17 +7,29 @@ from typing import Any
 
 import gradio as gr
 
+from dreamtime import presets
 from dreamtime.image_to_3d import EMBEDDED, foreground_ratio
+from dreamtime.preprocess import load_reference
+from dreamtime.runs import Run
 from dreamtime.ui import panels
 from dreamtime.ui.controls import QUIET, banner_of, connect_schedule
 from dreamtime.ui.driver import PriorUnavailable, elevation_found
 from dreamtime.ui.errors import one_sentence
 from dreamtime.ui.picture_layout import PictureTab, awaiting, lay_out, picture_presets
-from dreamtime.ui.pictures import PICTURE_KNOBS, Words, picture_settings, picture_values, reference_of
+from dreamtime.ui.pictures import (
+    PICTURE_KNOBS,
+    PRIOR_NAMES,
+    Words,
+    picture_settings,
+    picture_start_of,
+    picture_values,
+    ratio_of,
+    reference_of,
+)
 from dreamtime.ui.running import connect_runs, start
 from dreamtime.ui.server import RUNNING, Server
 from dreamtime.ui.watching import Updates
-from dreamtime.ui.widgets import MAX_SEED
+from dreamtime.ui.widgets import MAX_SEED, values_of
 
 NAME_EXAMPLES = """() => setTimeout(() => document.querySelectorAll("#dt-examples button:has(img)").forEach(button => {
     const file = decodeURI(button.querySelector("img").src).split("/").pop()
@@ -36,7 +48,7 @@ def picture_tab(server: Server, banner: gr.HTML) -> PictureTab:
     connect_elevation(tab)
     connect_start(tab, server)
     connect_choices(tab, server)
-    connect_schedule(tab.stage, tab.knobs)
+    connect_schedule(tab.stage, tab.knobs, server)
     return tab
 
 
@@ -122,6 +134,23 @@ def connect_start(tab: PictureTab, server: Server) -> None:
     outputs = [tab.banner, tab.elevation, tab.found]
     for event in connect_runs(stage, server, [stage.go.click], start_pressed, inputs, outputs):
         event.then(lambda prior: gr.Radio(picture_presets(server, prior)), tab.prior, tab.preset, queue=False, **QUIET)
+
+
+def picture_again(tab: PictureTab, run: Run) -> Updates:
+    """The controls as they stood for a run, so that Generate makes much the same again: all that has a control here.
+
+    The picture itself is not kept: its object stands in for it, as large as it was.
+    """
+    settings, reference = run.settings, load_reference(run.reference)
+    picture = {tab.picture: str(run.reference), tab.ratio: ratio_of(reference), tab.removal: "auto"}
+    camera = {tab.elevation: settings.elevation, tab.automatic: False}
+    # Whoever has a link need not learn where this machine keeps other models.
+    known = {tab.prior: settings.prior, tab.banner: banner_of(settings.prior)} if settings.prior in PRIOR_NAMES else {}
+    words = {tab.prompt: settings.prompt, tab.text_weight: settings.text_weight}
+    words |= {tab.text_prior: settings.text_prior} if settings.text_prior in presets.PRIORS else {}
+    chosen = {tab.preset: picture_start_of(settings), tab.randomise: False}
+    knobs = {tab.knobs[name]: value for name, value in values_of(settings, tab.knobs).items()}
+    return {**picture, **camera, **known, **words, **chosen, **knobs}
 
 
 def connect_choices(tab: PictureTab, server: Server) -> None:

@@ -6,17 +6,22 @@ nothing else on this disk is ever opened.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import gradio as gr
 from gradio.data_classes import ImageData
+from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
+from gradio_client.utils import is_http_url_like
 
 from dreamtime import image_to_3d, objectives, preprocess, presets
 from dreamtime.image_to_3d import EMBEDDED, image_preset
 from dreamtime.preprocess import BadPicture, Reference, RemoveBackground
 from dreamtime.presets import Settings, one_of, within
+from dreamtime.ui.errors import one_sentence
+from dreamtime.ui.fetching import check_bytes, fetched, name_in
 from dreamtime.ui.server import PRIOR
 from dreamtime.ui.widgets import (
     GUIDING,
@@ -27,6 +32,7 @@ from dreamtime.ui.widgets import (
     SCHEDULING,
     Knob,
     checked_choices,
+    nearest_start,
     real,
     short_text,
     spelled,
@@ -56,34 +62,51 @@ PICTURE_KNOBS: dict[str, Knob] = SCHEDULING | PICTURE_GUIDING | FIDELITY | LOADI
 
 @dataclass(frozen=True)
 class Words:
-    """What is said beside the picture, and who reads it; without a prompt nobody does."""
+    """What is said beside the picture, and who reads it: nobody where there is no prompt, or no prior for it."""
 
     prompt: Any = ""
-    prior: Any = PRIOR
+    prior: Any = PRIOR  # nothing: the prompt only names the result, and `beforehand.advice` says so
     weight: Any = 1.0
 
     def checked(self) -> dict[str, Any]:
         """As settings; raises ValueError."""
-        one_of("text prior", str(self.prior), presets.PRIORS)
+        prior = one_of("text prior", str(self.prior), presets.PRIORS) if self.prior else ""
         prompt = short_text("prompt", self.prompt or "")
         within("text weight", weight := real("text weight", self.weight), 0, 1000)
-        return {"prompt": prompt, "text_prior": self.prior, "text_weight": weight} if prompt else {}
+        return {"prompt": prompt, "text_prior": prior, "text_weight": weight} if prompt else {}
 
 
 def picture_box(**options: Any) -> gr.Image:
     """An image box whose file arrives as it was sent, with its orientation, depth and frames."""
     box = gr.Image(type="filepath", image_mode=None, **options)
-    # Gradio's own would open the file, and what is no picture would end there, in words of a library.
-    box.preprocess = uploaded
+    usual = box.async_move_resource_to_block_cache
+
+    async def kept(place: str | Path | None) -> str | None:
+        if not is_http_url_like(place):
+            return await usual(place)
+        with one_sentence():
+            path = save_bytes_to_cache(await fetched(str(place)), name_in(str(place)), box.GRADIO_CACHE)
+        box.temp_files.add(path)
+        return path
+
+    def arrived(payload: ImageData | None) -> str | None:
+        with one_sentence():
+            return uploaded(payload)
+
+    # Gradio's own would read an address to its end, however far that is, and open the file: what is no picture would end there,
+    # in words of a library.
+    box.async_move_resource_to_block_cache = kept
+    box.preprocess = arrived
     return box
 
 
 def uploaded(payload: ImageData | None) -> str | None:
-    """Where an uploaded file lies; raises BadPicture for any other place."""
+    """Where an uploaded file lies; raises BadPicture for any other place, and for too large a file."""
     if payload is None:
         return None
     if not payload.path or not Path(payload.path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
         raise BadPicture("A picture is to be uploaded, or given as an address that starts with http.")
+    check_bytes(Path(payload.path).stat().st_size if Path(payload.path).is_file() else 0)
     return payload.path
 
 
@@ -111,6 +134,20 @@ def picture_settings(preset: Any, prior: Any, seed: Any, elevation: Any, words: 
     within("seed", whole("seed", seed), 0, MAX_SEED)
     changes = {**words.checked(), **checked_choices(choices, PICTURE_KNOBS)}
     return image_preset(preset, prior=prior, seed=whole("seed", seed), elevation=elevation_of(elevation), **changes)
+
+
+def picture_start_of(settings: Settings) -> str:
+    """The preset that a run from a picture was most likely started from."""
+    starts = {name: partial(image_preset, name, prior=settings.prior) for name in PRESET_NAMES}
+    return nearest_start(settings, starts, PICTURE_KNOBS)
+
+
+def ratio_of(reference: Reference) -> float:
+    """The foreground ratio that makes an object as large as this one."""
+    inside = reference.mask[..., 0] >= reference.mask.max() / 2
+    ends = [inside.any(dim=axis).nonzero().flatten()[[0, -1]].tolist() for axis in (0, 1)]
+    side = max(1 + last - first for first, last in ends)
+    return min(max(round(side / len(inside), 2), SMALLEST), LARGEST)
 
 
 def picture_values(preset: str, prior: str = EMBEDDED) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from dreamtime import presets, runs
+from dreamtime import beforehand, runs
 from dreamtime.preprocess import Reference
 from dreamtime.presets import Settings
 from dreamtime.priors.folders import ModelUnavailable
@@ -30,8 +30,8 @@ def show_stage(name: str) -> str:
 
 def advise(settings: Settings) -> None:
     """Show what to know before such a run."""
-    for advice in presets.advice(settings):
-        gr.Info(escape(advice), duration=ADVICE_SECONDS, title="Unknown to the model")
+    for advice in beforehand.advice(settings):
+        gr.Info(escape(advice), duration=ADVICE_SECONDS, title="Good to know")
 
 
 def start(

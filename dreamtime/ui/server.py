@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from dreamtime import image_to_3d, presets, runs
+from dreamtime import assembly, image_to_3d, presets, runs
 from dreamtime.preprocess import Reference
 from dreamtime.presets import Settings
 from dreamtime.runs import Result, Run
@@ -123,7 +123,7 @@ def warm_up(server: Server) -> None:
     Where GPUs are borrowed it only imports: nobody's quota pays for a measurement.
     """
     try:
-        presets.alphas_cumprod_of(presets.preset("draft", prior=PRIOR).source)
+        assembly.alphas_cumprod_of(presets.preset("draft", prior=PRIOR).source)
         if not BORROWED:
             with tempfile.TemporaryDirectory(prefix="dreamtime-warm-up-") as folder:
                 measure(server.pace, Path(folder))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
+from gradio.blocks import Block
 
 from dreamtime.ui import panels
 from dreamtime.ui.charts import loss_chart
@@ -42,7 +42,7 @@ class Stage:
     last_run: gr.BrowserState  # id of this browser's last run
 
     @property
-    def shown(self) -> list[Component]:
+    def shown(self) -> list[Block]:
         """Everything that a run writes to."""
         stage = [self.status, self.live, self.view, self.model, self.schedule, self.loss, self.results, self.words]
         files = [self.turntable, self.normals, *self.downloads.values()]

@@ -34,6 +34,11 @@ class TextTab:
     knobs: dict[str, Component]  # by the field of `Settings` that each stands for
     stage: Stage
 
+    @property
+    def asked(self) -> list[Component]:
+        """What says which run is wanted, and the banner that follows from it."""
+        return [self.banner, self.prompt, self.preset, self.randomise, self.prior, *self.knobs.values()]
+
 
 def example_prompts() -> list[str]:
     """One prompt per line of examples/prompts.txt; none where the package is installed without it."""

@@ -7,13 +7,14 @@ from typing import Any
 
 import gradio as gr
 
+from dreamtime.runs import Run
 from dreamtime.ui.controls import QUIET, banner_of, connect_schedule
 from dreamtime.ui.errors import one_sentence
 from dreamtime.ui.running import connect_runs, start
 from dreamtime.ui.server import PRIOR, Server
 from dreamtime.ui.text_layout import TextTab, lay_out, text_presets
 from dreamtime.ui.watching import Updates
-from dreamtime.ui.widgets import KNOBS, MAX_SEED, preset_values, settings_of
+from dreamtime.ui.widgets import KNOBS, MAX_SEED, PRIOR_NAMES, preset_values, settings_of, start_of, values_of
 
 TAKE_PROMPT = """() => document.addEventListener("click", event => {
     const tile = event.target.closest(".dt-tile"), prompt = document.querySelector("#dt-prompt textarea")
@@ -30,7 +31,7 @@ def text_tab(server: Server, banner: gr.HTML) -> TextTab:
     tab = lay_out(server, banner)
     connect_start(tab, server)
     connect_choices(tab, server)
-    connect_schedule(tab.stage, tab.knobs)
+    connect_schedule(tab.stage, tab.knobs, server)
     return tab
 
 
@@ -51,6 +52,17 @@ def connect_start(tab: TextTab, server: Server) -> None:
     inputs = [tab.prompt, tab.preset, tab.prior, tab.stage.seed, tab.randomise, *tab.knobs.values()]
     for event in connect_runs(tab.stage, server, events, start_pressed, inputs, [tab.banner]):
         event.then(choices(server), [tab.prior, tab.knobs["method"]], tab.preset, queue=False, **QUIET)
+
+
+def prompt_again(tab: TextTab, run: Run) -> Updates:
+    """The controls as they stood for a run, so that Generate makes it again: all that has a control here."""
+    settings = run.settings
+    preset, method = start_of(settings)
+    values = {**values_of(settings, tab.knobs), "method": method}
+    # Whoever has a link need not learn where this machine keeps other models.
+    known = {tab.prior: settings.prior, tab.banner: banner_of(settings.prior)} if settings.prior in PRIOR_NAMES else {}
+    chosen = {tab.prompt: settings.prompt, tab.preset: preset, tab.randomise: False}
+    return {**chosen, **known, **{tab.knobs[name]: value for name, value in values.items()}}
 
 
 def choices(server: Server) -> Callable[[str, str], Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from dreamtime import presets, runs
+from dreamtime import assembly, runs
 from dreamtime.runs import Frame, Result, Run
 from dreamtime.timesteps import stage_of
 from dreamtime.ui import panels
@@ -48,7 +48,7 @@ def begun(stage: Stage, run: Run) -> Updates:
 def charts(stage: Stage, run: Run) -> Callable[[Curve], Updates]:
     """The schedule and the loss of a run, marked where its curve has come to."""
     settings = run.settings
-    alphas_cumprod, table = presets.alphas_cumprod_of(settings.source), presets.timetable_of(settings)
+    alphas_cumprod, table = assembly.alphas_cumprod_of(settings.source), assembly.timetable_of(settings)
     marked = schedule_chart(settings.schedule, alphas_cumprod, table, settings.m, settings.s)
 
     def at(rows: Curve) -> Updates:
@@ -61,7 +61,7 @@ def charts(stage: Stage, run: Run) -> Callable[[Curve], Updates]:
 def progress(stage: Stage, run: Run) -> Callable[[Frame], Updates]:
     """Status and pictures of a frame."""
     settings = run.settings
-    colors = panels.stage_gradient(presets.timetable_of(settings), settings.m, settings.s)
+    colors = panels.stage_gradient(assembly.timetable_of(settings), settings.m, settings.s)
 
     def at(frame: Frame) -> Updates:
         band = stage_of(frame.t, settings.m, settings.s)

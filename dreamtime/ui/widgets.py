@@ -5,10 +5,10 @@ Gradio enforces bounds and menus in the browser, and hardly any for callers of t
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, TypeVar
 
 import gradio as gr
 
@@ -19,6 +19,7 @@ from dreamtime.prompts import MAX_PROMPT_CHARACTERS, checked_prompt
 
 PRESET_NAMES = tuple(presets.PRESETS["cpu"])
 PRIOR_NAMES = ("auto", *presets.PRIORS)
+Start = TypeVar("Start")
 MAX_SEED = 2**31 - 1  # what a browser's number holds exactly, and more than enough
 
 
@@ -92,7 +93,7 @@ class Knob:
         if self.read in (whole, real):
             bounds = {"minimum": self.low, "maximum": self.high, "step": 1 if self.read is whole else 0.01}
             return gr.Number(value, precision=0 if self.read is whole else None, **bounds, **words)
-        placeholder = "automatic" if self.read is timestep else None
+        placeholder = "automatic" if self.read is timestep else "980, 500, 20" if self.read is timestep_list else None
         return gr.Textbox(spelled(value), max_lines=2, max_length=MAX_PROMPT_CHARACTERS, placeholder=placeholder, **words)
 
     def parameter(self, value: Any = None) -> gr.components.Component:
@@ -173,6 +174,40 @@ def settings_of(prompt: Any, preset: Any, prior: Any, seed: Any, choices: Mappin
     within("seed", whole("seed", seed), 0, MAX_SEED)
     changes = checked_choices(choices)
     return presets.preset(preset, prior=resolved(prior), prompt=checked_prompt(prompt), seed=whole("seed", seed), **changes)
+
+
+def values_of(settings: Settings, knobs: Iterable[str]) -> dict[str, Any]:
+    """What widgets show for the settings of a run, by name."""
+    return {name: spelled(getattr(settings, name)) for name in knobs if name not in METHOD}
+
+
+def nearest_start(settings: Settings, starts: Mapping[Start, Callable[..., Settings]], knobs: Iterable[str]) -> Start:
+    """The start from which those knobs make a run's settings again; of several, the one that leaves least to turn.
+
+    A run folder holds settings and not what they were started from. The device is that of whoever asks.
+    """
+    turned = {name: getattr(settings, name) for name in knobs if name not in METHOD}
+
+    def differing(made: Settings) -> int:
+        return sum(value != getattr(settings, name) for name, value in vars(made).items() if name != "device")
+
+    def distance(start: Start) -> tuple[int, int]:
+        try:
+            return differing(starts[start](**turned)), differing(starts[start]())
+        except ValueError:  # a method that this prior cannot serve
+            return len(vars(settings)), 0
+
+    return min(starts, key=distance)
+
+
+def start_of(settings: Settings) -> tuple[str, str]:
+    """The preset and the method that a run from a prompt was most likely started from."""
+    starts = {
+        (name, method): partial(presets.preset, name, prior=settings.prior, method=method)
+        for method in METHODS
+        for name in PRESET_NAMES
+    }
+    return nearest_start(settings, starts, KNOBS)
 
 
 def preset_values(preset: str, prior: str, method: str = "dreamtime") -> dict[str, Any]:

@@ -136,6 +136,8 @@ def test_schedule_gives_the_numbers_of_the_paper(client: Client) -> None:
         "high": [980, 980, 980],
     }
     assert client.predict("custom", 3, table="900, 500, 100", api_name="/schedule")["t"] == [900, 500, 100]
+    with pytest.raises(AppError, match="A custom schedule needs a table"):
+        client.predict("custom", 3, api_name="/schedule")
 
 
 @pytest.mark.parametrize(
@@ -153,6 +155,7 @@ def test_schedule_gives_the_numbers_of_the_paper(client: Client) -> None:
         ({"views": 10_000}, "views must lie between 1 and 16"),
         ({"s": 0}, "s must lie between 1"),
         ({"t_min": 900, "t_max": 100}, "t_min < t_max"),
+        ({"schedule": "custom"}, "A custom schedule needs a table"),
         ({"schedule": "custom", "table": "100, 900"}, "never rise"),
         ({"schedule": "custom", "table": "one, two"}, "whole numbers with commas"),
         ({"albedo_share": 0.7, "textureless_share": 0.7}, "sum of the albedo and textureless shares"),

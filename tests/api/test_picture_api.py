@@ -48,6 +48,15 @@ def test_a_picture_streams_and_ends_with_everything(client: Client, picture: Pat
     assert client.predict(first["run_id"], api_name="/run_status")["elevation"] == 12.5
 
 
+def test_a_prompt_that_nobody_reads_is_told_first_and_last(client: Client, picture: Path) -> None:
+    stream = list(client.submit(handle_file(picture), prompt="a red dragon", text_prior=None, **SHORT))
+    first, last = (dict(zip(OUTPUTS, said, strict=True)) for said in (stream[0], stream[-1]))
+    assert first["status"].endswith(
+        "above. Nobody reads the prompt: beside a picture it needs a text prior, and none is chosen."
+    )
+    assert any(note.startswith("Nobody reads the prompt") for note in last["statistics"]["notes"])
+
+
 def test_without_an_elevation_one_is_found(client: Client, picture: Path) -> None:
     job = client.submit(handle_file(picture), elevation=None, **SHORT)
     run_id = job.result()[0]
@@ -147,6 +156,12 @@ def test_no_other_file_of_this_machine_is_opened(app: Served, tmp_path: Path, me
         assert "event: error" in said
         assert "complete" not in said
     assert "event: error" in called(app, {"path": "http://127.0.0.1:1/ball.png", "meta": {"_type": "gradio.FileData"}})
+
+
+def test_an_address_that_is_not_fetched_is_one_sentence(client: Client) -> None:
+    with pytest.raises(AppError) as refusal:
+        client.predict(handle_file("http://127.0.0.1:1/ball.png"), api_name="/preprocess")
+    assert str(refusal.value) == "The picture's address cannot be fetched: it must be that of a public host that answers."
 
 
 def test_every_choice_is_documented(client: Client) -> None:

@@ -64,6 +64,19 @@ def start(page: Page, prompt: str, steps: int) -> None:
     page.get_by_role("button", name="Generate", exact=True).click()
 
 
+def asked(page: Page) -> dict[str, str]:
+    """What the controls of a page ask for."""
+    advanced = page.get_by_role("button", name=re.compile("Advanced")).locator("visible=true")
+    steps = page.get_by_role("spinbutton", name=re.compile("^Steps")).first
+    if not steps.is_visible():
+        advanced.click()
+    return {
+        "prompt": page.get_by_label("Prompt", exact=True).first.input_value(),
+        "quality": page.locator(".dt-presets input:checked").first.input_value(),
+        "steps": steps.input_value(),
+    }
+
+
 def headline(page: Page) -> Locator:
     return page.locator(".dt-status b:visible")
 
@@ -136,6 +149,11 @@ def test_a_link_shows_a_finished_run_and_the_browser_remembers_it(finished: dict
     page = open_page(link)
     expect(headline(page)).to_have_text("Finished")
     wait_for_model(page)
+    assert asked(page) == asked(finished["page"]) == {"prompt": "a red cube", "quality": "draft", "steps": "48"}
+    seed = finished["page"].get_by_label("Seed", exact=True).first.input_value()
+    expect(page.get_by_label("Seed", exact=True).first).to_have_value(seed)
+    expect(page.get_by_role("checkbox", name="New seed each time").first).not_to_be_checked()
+    expect(page.locator(".dt-dot").first).to_have_attribute("style", re.compile("left:100"))
     finished["page"].reload()
     finished["page"].get_by_role("button", name=re.compile("Earlier runs")).click()
     expect(finished["page"].get_by_label("Run id")).to_have_value(link.removeprefix("?run="))
@@ -214,6 +232,8 @@ def test_a_phone_shows_everything_in_one_column(open_page: Open) -> None:
         page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(500)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    shown = "[...document.querySelectorAll('footer:not(.dt-footer) > *')].filter(part => part.checkVisibility())"
+    assert page.evaluate(f"{shown}.map(part => part.innerText.trim())") == ["Settings"], "and no dot beside it"
 
 
 def test_a_picture_shows_its_object_first_and_becomes_a_model(open_page: Open, tmp_path: Path) -> None:
@@ -237,6 +257,13 @@ def test_a_picture_shows_its_object_first_and_becomes_a_model(open_page: Open, t
     expect(page.get_by_role("tab", name="From a picture")).to_have_attribute("aria-selected", "true")
     expect(headline(page)).to_have_text("Finished")
     wait_for_model(page)
+    expect(page.get_by_alt_text("The object alone, as the model is shown it")).to_be_visible()
+    expect(page.locator(".dt-notes")).to_have_text("object taken from the picture's alpha")
+    expect(page.get_by_role("radio", name=re.compile("Draft")).locator("visible=true")).to_be_checked()
+    page.get_by_role("button", name="Generate", exact=True).locator("visible=true").click()
+    expect(headline(page)).to_have_text("Preparing")
+    expect(headline(page)).to_have_text("Finished", timeout=PATIENCE)
+    expect(page.locator(".dt-status:visible")).to_contain_text("8 steps")
 
 
 def test_what_is_no_picture_is_told_in_place_of_its_object(open_page: Open, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dreamtime import image_to_3d, presets
+from dreamtime import beforehand, image_to_3d, presets
 from dreamtime.preprocess import Reference
 from dreamtime.runs import Frame, Result, Run
 from dreamtime.timesteps import fixed_table
@@ -43,7 +43,7 @@ def test_the_result_says_what_a_person_wants_to_know() -> None:
 
 def test_the_result_says_which_words_were_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(Path("/nowhere") / ("0" * 32), presets.preset("draft", prompt="a red <dragon>"))
-    monkeypatch.setattr(presets, "unknown_words", lambda prompt: ["<dragon>"])
+    monkeypatch.setattr(beforehand, "unknown_words", lambda prompt: ["<dragon>"])
     assert "never seen &quot;&lt;dragon&gt;&quot;" in panels.result(run, Result(120, {}, STATISTICS, ()))
 
 

@@ -10,9 +10,11 @@ from PIL import Image
 from stand_in import photograph
 
 from dreamtime import image_to_3d
+from dreamtime.beforehand import advice
 from dreamtime.image_to_3d import EMBEDDED, image_preset
 from dreamtime.preprocess import BadPicture
 from dreamtime.ui import pictures
+from dreamtime.ui.fetching import MAX_BYTES
 from dreamtime.ui.pictures import PICTURE_KNOBS, PRIOR_NAMES, Words, picture_settings, picture_values, reference_of, uploaded
 from dreamtime.ui.widgets import PRESET_NAMES
 
@@ -41,6 +43,14 @@ def test_words_count_only_where_there_are_any() -> None:
     assert (told.prompt, told.text_prior, told.text_weight) == ("a red cube", "toybox", 2)
     for nothing in (None, "", "  "):
         assert made(words=Words(nothing, "toybox", 2)) == made()
+
+
+@pytest.mark.parametrize("nobody", [None, ""])
+def test_a_prompt_that_nobody_reads_is_told(nobody: str | None) -> None:
+    unread = made(words=Words("a red dragon", nobody))
+    assert (unread.prompt, unread.text_prior) == ("a red dragon", "")
+    assert advice(unread) == ("Nobody reads the prompt: beside a picture it needs a text prior, and none is chosen.",)
+    assert advice(made(words=Words("a red cube", "toybox"))) == advice(made()) == ()
 
 
 @pytest.mark.parametrize(
@@ -85,6 +95,17 @@ def test_an_uploaded_file_arrives_as_it_was_sent(uploads: Path) -> None:
     photograph(uploads / "ball.png").rename(path)
     assert uploaded(ImageData(path=str(path))) == str(path)
     assert uploaded(None) is None
+
+
+def test_a_file_beyond_the_bound_is_not_opened(uploads: Path) -> None:
+    """A tool's picture may come inside its address: then nothing has counted its bytes before."""
+    with (uploads / "much.png").open("wb") as file:
+        file.truncate(MAX_BYTES)
+    assert uploaded(ImageData(path=str(uploads / "much.png"))) == str(uploads / "much.png")
+    with (uploads / "much.png").open("ab") as file:
+        file.write(b"!")
+    with pytest.raises(BadPicture, match="at most 10 MB"):
+        uploaded(ImageData(path=str(uploads / "much.png")))
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ def test_choices_arrive_in_the_settings_with_their_types() -> None:
         ({"table": "9" * 5 + ","}, "The custom table must be up to 1000 whole numbers"),
         ({"negative_prompt": 5}, "The negative prompt must be text of up to 400 characters."),
         ({"schedule": "nearest"}, "Unknown schedule 'nearest'"),
+        ({"schedule": "custom", "table": ""}, "A custom schedule needs a table"),
         ({"weighting": ["sds"]}, "Unknown weighting"),
         ({"method": "magic"}, "Unknown method"),
         ({"memory": "tiny"}, "Unknown memory"),

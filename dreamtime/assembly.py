@@ -1,0 +1,158 @@
+"""From settings to the parts of a run: its schedule, its prior, its scene, and what the one asks of the other."""
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Generator, nn
+
+from dreamtime import regularizers
+from dreamtime.cameras import CameraRange
+from dreamtime.objectives import Asking
+from dreamtime.presets import REPRESENTATIONS, WEIGHTINGS, Settings, timetable
+from dreamtime.priors import loading
+from dreamtime.priors.options import PLAIN, Options
+from dreamtime.prompts import FLAWS, FLAWS_OF_SDS, VIEWS, Embed, checked_prompt, with_view
+from dreamtime.renderers import OccupancyGrid, VolumeRenderer, preview, sampler_of, training_renderer
+from dreamtime.representations import WHITE, Background, EnvironmentMap, NeRF, parameter_groups, random_color, random_grey
+from dreamtime.shading import sample_light
+from dreamtime.timesteps import Timetable
+from dreamtime.types import Cameras, DiffusionPrior, Light, Regularizer, Renderer, Rendering, Shading, Step
+
+
+def timetable_of(settings: Settings, alphas_cumprod: torch.Tensor | None = None) -> Timetable:
+    """The whole schedule of a run, from its prior's noise levels; they are read if they are not at hand."""
+    options = {key: getattr(settings, key) for key in ("t_min", "t_max", "m", "s", "fixed_t", "table")}
+    levels = alphas_cumprod_of(settings.source) if alphas_cumprod is None else alphas_cumprod
+    return timetable(settings.schedule, levels, settings.steps, **options)
+
+
+# -- the prior, loaded
+
+
+def dtype_of(device: str) -> torch.dtype:
+    """The prior's precision: half on CUDA, single elsewhere."""
+    return torch.float16 if device == "cuda" else torch.float32
+
+
+BUILDING = threading.Lock()
+"""Held while modules are loaded or built: while transformers loads a model it patches `torch.nn.Module` for all threads.
+
+Also while diffusers is imported: two threads that ask its lazy module for names at once may find it half there.
+"""
+
+
+@lru_cache(maxsize=2)
+def alphas_cumprod_of(source: str) -> torch.Tensor:
+    """The prior's noise levels, read without its weights."""
+    with BUILDING:
+        return loading.load_alphas_cumprod(source)
+
+
+@lru_cache(maxsize=1)
+def load_prior(source: str, device: str, options: Options = PLAIN) -> DiffusionPrior:
+    """The prior, kept for the next run."""
+    return loading.load_prior(source, torch.device(device), dtype_of(device), options)
+
+
+def load_embed(settings: Settings) -> Embed:
+    """What embeds a run's texts: those that are known beforehand are embedded here, and the text encoder is let go."""
+    if settings.memory != "normal":
+        load_prior.cache_clear()  # an earlier run's denoiser and a text encoder need not fit side by side
+    device, dtype = torch.device(settings.device), dtype_of(settings.device)
+    views = [with_view(checked_prompt(settings.prompt), view) for view in VIEWS]
+    return loading.Remembered(
+        lambda: loading.load_text_encoder(settings.source, device, dtype, settings.options),
+        ["", settings.negative_prompt, FLAWS, *views, *(f"{view}, {FLAWS_OF_SDS}" for view in views)],
+    )
+
+
+# -- the scene, and what shapes it
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is optimised, and how it is looked at."""
+
+    representation: NeRF
+    modules: Mapping[str, nn.Module]  # everything a checkpoint holds
+    parameters: list[dict[str, Any]]  # groups for the optimiser
+    render: Renderer
+    preview: Callable[[Cameras], Rendering]
+
+
+@dataclass(frozen=True)
+class Dream:
+    """A run's parts, ready to go."""
+
+    scene: Scene
+    timetable: Timetable
+    optimizer: torch.optim.Optimizer
+    generator: Generator
+    steps: Callable[[int], Iterator[Step]]  # from the number of steps already done
+
+
+def build_scene(settings: Settings, device: torch.device, generator: Generator) -> Scene:
+    """The untouched scene of a run, its start drawn from the generator."""
+    representation = REPRESENTATIONS[settings.representation](generator, device)
+    occupancy = OccupancyGrid(step=2 / settings.samples_per_ray).to(device)
+    modules: dict[str, nn.Module] = {"representation": representation, "occupancy": occupancy}
+    backgrounds: dict[str, Background] = {"color": random_color, "white": WHITE}
+    background = backgrounds.get(settings.background, random_grey)
+    if settings.background == "environment":
+        modules["background"] = background = EnvironmentMap(generator).to(device)
+
+    def light(cameras: Cameras, generator: Generator) -> Light:
+        low, high = max(settings.ambient - 0.15, 0), min(settings.ambient + 0.15, 1)
+        return sample_light(cameras, generator, settings.light_spread, (low, high))
+
+    shadings: dict[Shading, float] = {
+        "albedo": settings.albedo_share,
+        "textureless": settings.textureless_share,
+        "lambertian": 1 - settings.albedo_share - settings.textureless_share,
+    }
+    volume = VolumeRenderer(representation, sampler_of(occupancy))
+    render = training_renderer(volume, occupancy, shadings, background, light)
+    groups = parameter_groups(nn.ModuleDict(modules), settings.learning_rate)
+    seen: Shading = "albedo" if settings.task == "image" else "lambertian"  # a picture's colours hold its light
+    return Scene(representation, modules, groups, render, preview(volume, seen))
+
+
+def camera_range(settings: Settings) -> CameraRange:
+    """Where a run's random cameras stand."""
+    low, high = settings.field_of_view
+    return CameraRange(distance=settings.distance, fov_y=(math.radians(low), math.radians(high)))
+
+
+def weighted(regularizer: Regularizer, weight: float) -> Regularizer:
+    """The regularizer times a constant."""
+    return lambda rendering, progress: weight * regularizer(rendering, progress)
+
+
+def regularizers_of(settings: Settings) -> dict[str, Regularizer]:
+    """Those with a weight above zero."""
+    terms = {
+        "opacity": (regularizers.opacity, settings.opacity),
+        "orientation": (regularizers.orientation, settings.orientation),
+        "entropy": (regularizers.entropy, settings.entropy),
+        "distortion": (regularizers.distortion, settings.distortion),
+        "normal smoothness": (regularizers.normal_smoothness, settings.normal_smoothness),
+    }
+    return {name: weighted(term, weight) for name, (term, weight) in terms.items() if weight > 0}
+
+
+def asking_of(settings: Settings, prior: DiffusionPrior, embed: Embed) -> Asking:
+    """What an objective is made from."""
+    return Asking(
+        prior,
+        embed,
+        checked_prompt(settings.prompt),
+        settings.negative_prompt,
+        settings.guidance,
+        settings.guidance_scale,
+        WEIGHTINGS[settings.weighting],
+    )

@@ -1,0 +1,101 @@
+"""What is said and checked of a run before it starts: what it is, its prompt, its ingredients, its memory."""
+
+import logging
+
+import torch
+from torch import Generator
+
+from dreamtime.assembly import dtype_of
+from dreamtime.presets import REPRESENTATIONS, Settings
+from dreamtime.priors.folders import ModelUnavailable
+from dreamtime.priors.hub import find_file, what_it_reads
+from dreamtime.toybox.known import nearest_known, read_known, spelled, unknown_words
+
+log = logging.getLogger(__name__)
+
+
+def describe(settings: Settings) -> str:
+    """One line for people: what runs, where, how long."""
+    return (
+        f"{settings.prior} on {settings.device}, {settings.schedule} schedule, {settings.steps} steps of {settings.views}"
+        f" views at {settings.resolution} px, guidance {settings.guidance_scale:g}, seed {settings.seed}"
+    )
+
+
+def advice(settings: Settings) -> tuple[str, ...]:
+    """What to know before such a run: that nobody reads its prompt, or which words of it the embedded model has never seen."""
+    if settings.task == "image" and settings.prompt and not settings.text_prior:
+        return ("Nobody reads the prompt: beside a picture it needs a text prior, and none is chosen.",)
+    unknown = unknown_words(settings.prompt) if "toybox" in (settings.prior, settings.text_prior) else []
+    if not unknown:
+        return ()
+    words, known = ", ".join(map(with_nearest, unknown)), read_known()
+    return (
+        f"The embedded model has never seen {words}, so expect a guess. It knows these things:"
+        f" {', '.join(map(spelled, known.kinds))}; in these colours: {', '.join(known.colors)}. For free text choose a Stable"
+        " Diffusion prior.",
+    )
+
+
+def with_nearest(word: str) -> str:
+    """An unknown word, with the known one that was most likely meant."""
+    nearest = nearest_known(word)
+    return f'"{word}" (did you mean "{nearest}"?)' if nearest else f'"{word}"'
+
+
+def check_reader(prior: str) -> None:
+    """Raise `ModelUnavailable` on what is known, without the network, to be no model that reads prompts."""
+    if what_it_reads(prior) == "image":
+        raise ModelUnavailable(prior, "is shown a picture and reads no text: give it one, or choose a model that reads prompts")
+
+
+def check_ingredients(settings: Settings) -> None:
+    """Raise `ModelUnavailable` on a model or an addition to it that a run could not have, before anything of it is written."""
+    if settings.task == "text":
+        check_reader(settings.prior)
+    for addition, what in ((settings.lora, "a LoRA"), (settings.embedding, "a textual inversion")):
+        if addition:
+            find_file(addition, what)
+
+
+def memory_of(settings: Settings) -> dict[str, int]:
+    """Bytes that a run is expected to take, by what takes them, found without allocating any. Raises `ModelUnavailable`.
+
+    The text encoders are gone before anything else comes. Libraries keep about a gigabyte of a GPU for themselves.
+    """
+    from dreamtime.priors import memory
+
+    dtype, learns = dtype_of(settings.device), settings.objective == "vsd"
+    size = settings.views, settings.resolution
+    need = memory.need_of(settings.source, dtype, *size, settings.options, learns, settings.text_prior)
+    scene = REPRESENTATIONS[settings.representation](Generator(), torch.device("meta"))
+    views = settings.views + (settings.task == "image")  # no prior is asked about the picture's own
+    samples = views * settings.resolution**2 * settings.samples_per_ray // 4  # visible, before the scene has a surface
+    return {
+        "text encoders": need.text_encoders,
+        "prior": need.weights,
+        **({"text prior": need.weights_beside} if settings.text_prior else {}),
+        "a step of the prior": need.step,  # of both where there are two
+        "scene": 4 * memory.bytes_of(scene),  # its gradient and Adam's two means are as large
+        "rendering": memory.rendering_bytes(scene, samples),
+    }
+
+
+def memory_in_words(settings: Settings) -> str:
+    """One line for people, before a run on a GPU. Raises `ModelUnavailable`."""
+    gigabytes = {name: size / 2**30 for name, size in memory_of(settings).items()}
+    first = gigabytes["text encoders"]
+    peak = 1 + max(first, sum(gigabytes.values()) - first)
+    parts = ", ".join(f"{name} {size:.1f}" for name, size in gigabytes.items())
+    return f"about {peak:.0f} GB of GPU memory at the peak ({parts}, libraries 1; the text encoders are gone by then)"
+
+
+def memory_foretold(settings: Settings) -> str:
+    """The same, or nothing where there is no GPU or no telling: a failing estimate stops no run."""
+    if settings.device == "cpu":
+        return ""
+    try:
+        return memory_in_words(settings)
+    except Exception:
+        log.warning("the memory of a run could not be estimated", exc_info=True)
+        return ""

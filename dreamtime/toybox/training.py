@@ -1,0 +1,153 @@
+"""What the trainings of the toybox's models share: the loop and its log, weights to begin from, and what is made only once."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.configuration_utils import FrozenDict
+from jaxtyping import Float, Int, UInt8
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Generator, Tensor, nn
+from tqdm import tqdm
+
+from dreamtime.checkpoints import load_checkpoint, save_checkpoint, write_atomically
+from dreamtime.toybox import models
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_EVERY = 250  # steps
+EMA_DECAY = 0.999
+
+
+# -- weights to begin from
+
+
+@contextmanager
+def seeded_initialisation(seed: int) -> Iterator[None]:
+    """Libraries initialise weights from torch's global generator: seed it here, and leave it outside as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def forget_origin(module: AutoencoderKL | UNet2DConditionModel) -> None:
+    """Take the folder that a module was loaded from out of its configuration: what is written names no path."""
+    module._internal_dict = FrozenDict({key: value for key, value in module.config.items() if key != "_name_or_path"})
+
+
+def initial_vae(start: Path | None) -> AutoencoderKL:
+    """An untrained VAE, or the one of the pipeline in `start`."""
+    if not start:
+        return models.build_vae()
+    vae = AutoencoderKL.from_pretrained(start, subfolder="vae", torch_dtype=torch.float32, local_files_only=True)
+    forget_origin(vae)
+    return vae
+
+
+# -- the loop
+
+
+def warm_stable_decay(step: int, steps: int, warmup: int = 200, decay_share: float = 0.3) -> float:
+    """Learning-rate factor: a linear rise, a plateau, and a linear fall to zero over the last `decay_share` of the steps."""
+    return min(1.0, step / warmup, (steps - step) / (decay_share * steps))
+
+
+def stratified_timesteps(batch: int, timesteps: int, generator: Generator) -> Int[Tensor, " B"]:
+    """One t per sample, each uniform in its own part of [0, timesteps): every batch covers the whole range."""
+    return ((torch.arange(batch) + torch.rand(batch, generator=generator)) * (timesteps / batch)).long()
+
+
+@torch.no_grad()
+def follow(average: nn.Module, live: nn.Module) -> None:
+    """Move the parameters of an exponential moving average (EMA) on by a step."""
+    for slow, fast in zip(average.parameters(), live.parameters(), strict=True):
+        slow.lerp_(fast, 1 - EMA_DECAY)
+
+
+class Log:
+    """Losses appended to a CSV file, averaged over the steps between two rows."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path, self.values = path, list[float]()
+        rows = path.read_text().splitlines()[1:] if path.exists() else []
+        # A run that stopped after its last checkpoint wrote rows that will be written again.
+        kept = [row for row in rows if int(row.split(",")[0]) <= step]
+        path.write_text("\n".join(["step,loss", *kept, ""]))
+
+    def add(self, step: int, loss: float, last: bool) -> None:
+        self.values.append(loss)
+        if len(self.values) == 50 or last:
+            with self.path.open("a") as file:
+                file.write(f"{step},{sum(self.values) / len(self.values):.5f}\n")
+            self.values.clear()
+
+
+def loop(
+    name: str,
+    steps: int,
+    work: Path,
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.AdamW,
+    learning_rate: float,
+    generator: Generator,
+    loss_of_step: Callable[[], Tensor],
+    after_step: Callable[[], None],
+) -> None:
+    """The training loop of every stage: resume, step, log, checkpoint."""
+    path = work / f"{name}.safetensors"
+    done = int(load_checkpoint(path, modules, {"optimizer": optimizer}, generator)["step"]) if path.exists() else 0
+    record = Log(work / f"{name}.csv", done)
+    for step in tqdm(range(done + 1, steps + 1), desc=name, initial=done, total=steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * warm_stable_decay(step, steps)
+        loss = loss_of_step()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], 1.0)
+        optimizer.step()
+        after_step()
+        record.add(step, loss.item(), last=step == steps)
+        if step % CHECKPOINT_EVERY == 0 or step == steps:
+            save_checkpoint(path, modules, {"optimizer": optimizer}, generator, {"step": str(step)})
+
+
+# -- pictures, and what is made of them once
+
+
+def to_input(images: UInt8[Tensor, "B H W 3"], device: torch.device) -> Float[Tensor, "B 3 H W"]:
+    """Bytes to [-1, 1], channels first."""
+    return (images.to(device).permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def kept(path: Path, made_as: dict[str, str], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors that are made once and kept in the work folder; raises ValueError if those that lie there were made otherwise."""
+    if not path.exists():
+        log.info("making %s", path.name)
+        tensors = make()
+        write_atomically(path, lambda temporary: save_file(tensors, temporary, made_as))
+    with safe_open(path, "pt") as file:
+        if (found := file.metadata() or {}) != made_as:
+            raise ValueError(
+                f"The work folder {path.parent} holds a {path.name} made as {found}, not as {made_as}: choose another folder."
+            )
+    return load_file(path)
+
+
+@torch.no_grad()
+def latents_of(vae: AutoencoderKL, images: UInt8[Tensor, "B H W 3"], device: torch.device) -> Float[Tensor, "B C h w"]:
+    """Means of the encoded images, unscaled."""
+    return torch.cat(
+        [vae.encode(to_input(chunk, device)).latent_dist.mean.half() for chunk in tqdm(images.split(128), desc="encode")]
+    )
+
+
+def kept_latents(
+    vae: AutoencoderKL, images: UInt8[Tensor, "B H W 3"], path: Path, device: torch.device
+) -> Float[Tensor, "B C h w"]:
+    """The latents of a training set, encoded once and kept for when the training is resumed."""
+    made = kept(path, {}, lambda: {"latents": latents_of(vae, images, device).cpu().contiguous()})
+    return made["latents"].to(device)

@@ -1,0 +1,61 @@
+"""What the trainings share: chance from a seed, rate, average and timesteps in closed form, a log that resumes."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Generator, nn
+
+from dreamtime.toybox import training
+
+
+def test_training_starts_from_the_seed_and_leaves_the_global_generator_alone():
+    before = torch.random.get_rng_state()
+    with training.seeded_initialisation(3):
+        first = nn.Linear(4, 4).weight
+    with training.seeded_initialisation(3):
+        again = nn.Linear(4, 4).weight
+    with training.seeded_initialisation(4):
+        other = nn.Linear(4, 4).weight
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("step", "factor"), [(0, 0.0), (50, 0.25), (200, 1.0), (700, 1.0), (850, 0.5), (1000, 0.0)])
+def test_the_learning_rate_rises_rests_and_falls(step: int, factor: float):
+    assert math.isclose(training.warm_stable_decay(step, 1000), factor)
+
+
+def test_the_average_follows_by_a_thousandth_a_step():
+    """After n steps towards a constant 1, 1 - 0.999^n of the way."""
+    average, live = nn.Linear(2, 2), nn.Linear(2, 2)
+    for module, value in ((average, 0.0), (live, 1.0)):
+        for parameter in module.parameters():
+            nn.init.constant_(parameter, value)
+    for _ in range(10):
+        training.follow(average, live)
+    assert all(torch.allclose(parameter, torch.tensor(1 - 0.999**10)) for parameter in average.parameters())
+    assert all((parameter == 1).all() for parameter in live.parameters())
+
+
+@pytest.mark.parametrize(("batch", "timesteps"), [(4, 1000), (32, 1000), (1, 10), (10, 10)])
+def test_every_part_of_the_range_gets_one_timestep(batch: int, timesteps: int, generator: Callable[[int], Generator]):
+    draw = generator(0)
+    for _ in range(50):
+        t = training.stratified_timesteps(batch, timesteps, draw)
+        assert all(part * timesteps / batch - 1 < each < (part + 1) * timesteps / batch for part, each in enumerate(t.tolist()))
+
+
+def test_the_log_averages_and_forgets_what_will_be_repeated(tmp_path: Path):
+    path = tmp_path / "log.csv"
+    record = training.Log(path, 0)
+    for step in range(1, 121):
+        record.add(step, float(step), last=step == 120)
+    assert path.read_text() == "step,loss\n50,25.50000\n100,75.50000\n120,110.50000\n"
+    training.Log(path, 100)
+    assert path.read_text() == "step,loss\n50,25.50000\n100,75.50000\n"
+    training.Log(path, 0)
+    assert path.read_text() == "step,loss\n"

@@ -1,0 +1,209 @@
+"""A link to a run: the page stands as it stood when the run was asked for."""
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import gradio as gr
+import pytest
+from stand_in import photograph
+from starlette.requests import Request
+from tiny_models import tiny_pipeline
+
+from dreamtime import presets, runs
+from dreamtime.image_to_3d import EMBEDDED, image_preset
+from dreamtime.methods import METHODS
+from dreamtime.preprocess import load_reference, process
+from dreamtime.presets import Settings
+from dreamtime.runs import Result, Run
+from dreamtime.ui import app, watching
+from dreamtime.ui.pictures import (
+    PICTURE_KNOBS,
+    PRIOR_NAMES,
+    Words,
+    picture_settings,
+    picture_start_of,
+    ratio_of,
+    reference_of,
+)
+from dreamtime.ui.server import Pace, Server, disc
+from dreamtime.ui.widgets import KNOBS, PRESET_NAMES, settings_of, start_of, values_of
+
+TURNED: list[dict[str, Any]] = [
+    {"steps": 500},
+    {"schedule": "custom", "table": (900, 300), "steps": 33},
+    {"schedule": "fixed", "steps": 20, "fixed_t": 0, "t_min": 30, "t_max": 900, "m": 300.0, "s": 50.5},
+    {"views": 2, "steps": 20, "albedo_share": 0.5, "textureless_share": 0.25, "light_spread": 0.1, "background": "white"},
+    {"steps": 20, "objective": "csd", "guidance": "classifier-free", "guidance_scale": 3.0, "negative_prompt": "blue"},
+    {"steps": 20, "representation": "mlp", "memory": "low", "attention": "sliced"},
+]
+
+
+@pytest.mark.parametrize("turned", TURNED, ids=str)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("prior", ["toybox", "stable-diffusion-1.5", "deepfloyd-if-l"])
+@pytest.mark.parametrize("preset", PRESET_NAMES)
+def test_what_the_widgets_show_makes_the_run_again(preset: str, prior: str, method: str, turned: dict[str, Any]) -> None:
+    run = presets.preset(preset, prior=prior, method=method, prompt="a red cube", seed=7, **turned)
+    found, start = start_of(run)
+    shown = {**values_of(run, KNOBS), "method": start}
+    assert settings_of("a red cube", found, prior, 7, shown) == run
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("preset", PRESET_NAMES)
+def test_what_nobody_turned_is_found_as_it_was_started(preset: str, method: str) -> None:
+    for changes in ({}, {"steps": 77}, {"schedule": "sigmoid"}):
+        run = presets.preset(preset, "cpu", prompt="a cat", seed=7, method=method, **changes)
+        assert start_of(run)[0] == preset
+        assert changes or start_of(run)[1] == method
+
+
+@pytest.mark.parametrize(
+    "turned",
+    [
+        {},
+        {"guidance_scale": 2.0, "schedule": "fixed"},
+        {"steps": 33, "rgb": 7.0, "mask": 0.0, "views": 3, "objective": "ism", "t_min": 30},
+    ],
+)
+@pytest.mark.parametrize("prior", PRIOR_NAMES)
+@pytest.mark.parametrize("preset", PRESET_NAMES)
+def test_so_it_is_with_a_picture(preset: str, prior: str, turned: dict[str, Any]) -> None:
+    words = {"prompt": "a red cube", "text_prior": "toybox", "text_weight": 0.5}
+    run = image_preset(preset, prior=prior, seed=7, elevation=12.5, **words, **turned)
+    start = picture_start_of(run)
+    assert start == preset or "steps" in turned
+    shown = values_of(run, PICTURE_KNOBS)
+    assert picture_settings(start, prior, 7, 12.5, Words(*words.values()), shown) == run
+
+
+def test_settings_that_no_start_makes_have_the_nearest_one() -> None:
+    odd = presets.preset("high", "cpu", prompt="a cat", method="hifa", resolution=32, faces=100)
+    assert start_of(odd) == ("high", "hifa")
+    elsewhere = replace(presets.preset("draft", "cpu", prompt="a cat"), device="cuda")
+    assert start_of(elsewhere) == ("draft", "dreamtime")
+    assert start_of(presets.preset("draft", "cpu", "/some/folder", prompt="a cat"))[0] == "draft"
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.5, 0.75, 0.85, 1.0])
+def test_an_object_comes_back_as_large_as_it_was(ratio: float, tmp_path: Path) -> None:
+    kept = process(photograph(tmp_path / "ball.png"), 256, ratio)
+    runs.save_reference(tmp_path / "reference.png", kept)
+    assert ratio_of(kept) == pytest.approx(ratio, abs=0.011)
+    again = reference_of(str(tmp_path / "reference.png"), ratio_of(kept), "auto")
+    assert (again.mask - kept.mask).abs().mean() < 0.01
+    assert (again.image - kept.image).abs().mean() < 0.01
+
+
+# -- the page as it opens
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[gr.Blocks, Server]:
+    """The page, and the server behind it; nobody serves it."""
+    server = Server(tmp_path_factory.mktemp("runs"), 24.0, Pace())
+
+    async def built() -> gr.Blocks:
+        return app.build(server)
+
+    # Where no event loop runs, Gradio makes some and closes none.
+    return asyncio.run(built()), server
+
+
+@pytest.fixture
+def delivered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run has a result, of which only what a page needs is there."""
+    statistics = {"vertices": 4, "faces": 4, "components": 1, "watertight": True, "area": 1.0, "volume": 1.0}
+    statistics |= {"optimisation_seconds": 1.0, "extraction_seconds": 1.0, "glb_bytes": 100}
+    kinds = ("glb", "zip", "ply", "stl", "turntable", "normals")
+
+    def made(run: Run) -> Result:
+        files = {kind: run.folder / f"model.{kind}" for kind in kinds} | {"picture": Path("examples/a-red-cube.webp")}
+        return Result(run.settings.steps, files, statistics, ())
+
+    monkeypatch.setattr(watching.runs, "delivered", made)
+
+
+def opened(page: tuple[gr.Blocks, Server], run_id: str) -> dict[str, Any]:
+    """What opening the link writes, by the label of the component."""
+    (function,) = [event for event in page[0].fns.values() if event.name == "opened"]
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": urlencode({"run": run_id}).encode()}
+    said = function.fn("", "", gr.Request(Request(scope)))
+    assert set(said) <= set(function.outputs), "Gradio takes no others"
+    return {str(getattr(component, "label", None)): value for component, value in said.items()}
+
+
+def created(page: tuple[gr.Blocks, Server], settings: Settings) -> Run:
+    return runs.create_run(page[1].root, settings, disc() if settings.task == "image" else None)
+
+
+@pytest.mark.usefixtures("delivered")
+def test_a_link_restores_what_was_asked_from_text(page: tuple[gr.Blocks, Server]) -> None:
+    changes = {"steps": 33, "t_min": 30, "negative_prompt": "blue"}
+    run = created(page, presets.preset("high", "cpu", prompt="a red cube", seed=7, method="hifa", **changes))
+    said = opened(page, run.id)
+    assert (said["Prompt"], said["Quality"], said["Seed"], said["Prior"]) == ("a red cube", "high", 7, "toybox")
+    assert (said["Method"], said["Schedule"], said["Steps"], said["t min"]) == ("hifa", "hifa", 33, 30)
+    assert (said["Negative prompt"], said["Views"], said["t max"]) == ("blue", run.settings.views, None)
+    assert said["New seed each time"] is False
+
+
+@pytest.mark.usefixtures("delivered")
+def test_a_link_restores_what_was_asked_from_a_picture(page: tuple[gr.Blocks, Server]) -> None:
+    words = {"prompt": "a red ball", "text_prior": "toybox", "text_weight": 0.5}
+    run = created(page, image_preset("draft", "cpu", seed=7, elevation=12.5, rgb=7.0, **words))
+    said = opened(page, run.id)
+    assert (said["Quality"], said["Seed"], said["Elevation"], said["Colours"]) == ("draft", 7, 12.5, 7)
+    assert (said["Prompt"], said["Text prior"], said["Text weight"]) == ("a red ball", "toybox", 0.5)
+    assert (said["Prior"], said["Automatic"], said["New seed each time"]) == (EMBEDDED, False, False)
+    assert said["Picture"] == str(run.reference)
+    assert said["Foreground ratio"] == ratio_of(load_reference(run.reference))
+
+
+@pytest.mark.usefixtures("delivered")
+def test_a_model_that_is_not_in_the_menu_stays_untold(page: tuple[gr.Blocks, Server], tmp_path: Path) -> None:
+    tiny_pipeline("epsilon").save_pretrained(tmp_path)
+    run = created(page, presets.preset("draft", "cpu", str(tmp_path), prompt="a red cube", steps=3))
+    said = opened(page, run.id)
+    assert said["Prompt"] == "a red cube"
+    assert "Prior" not in said
+
+
+@pytest.mark.parametrize(
+    ("run_id", "sentence"),
+    [("0" * 32, "There is no run with this id here"), ("<b>", "A run id is 32 hexadecimal digits"), ("", "A run id is")],
+)
+def test_an_id_that_is_no_run_is_one_sentence(page: tuple[gr.Blocks, Server], run_id: str, sentence: str) -> None:
+    with pytest.raises(gr.Error, match=sentence):
+        opened(page, run_id)
+
+
+@pytest.mark.usefixtures("delivered")
+@pytest.mark.parametrize("change", [{"of_tomorrow": 1}, {"steps": "many"}, {"schedule": "nothing"}])
+def test_settings_of_another_version_are_one_sentence(page: tuple[gr.Blocks, Server], change: dict[str, Any]) -> None:
+    run = created(page, presets.preset("draft", "cpu", prompt="a red cube"))
+    file = run.folder / "settings.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(gr.Error, match="The settings of this run cannot be read"):
+        opened(page, run.id)
+
+
+def test_the_chart_is_that_of_the_run_while_the_knobs_say_the_same(
+    page: tuple[gr.Blocks, Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The knobs change as a link restores them, and nobody wants the chart of a run that has not begun then."""
+    run = created(page, presets.preset("draft", "cpu", prompt="a red cube", steps=8, t_min=30))
+    runs.save_curve(run, [(step, 500, 1.0) for step in (1, 2, 3)])
+    monkeypatch.setattr(runs, "steps_done", lambda run: 3)
+    changed = next(event for event in page[0].fns.values() if event.name == "schedule_changed").fn
+    names = ("schedule", "steps", "m", "s", "t_min", "t_max", "fixed_t", "table")
+    values = {name: values_of(run.settings, KNOBS)[name] for name in names}
+    plain = changed("", *values.values())[0]
+    assert changed(run.id, *values.values())[0] != plain, "it is marked at step 3"
+    assert changed(run.id, *{**values, "m": 300.0}.values())[0] == changed("", *{**values, "m": 300.0}.values())[0]
+    assert changed("0" * 32, *values.values())[0] == plain, "the run may be swept away"
+    assert "needs a table" in changed(run.id, *{**values, "schedule": "custom"}.values())[0]
