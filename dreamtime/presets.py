@@ -228,8 +228,8 @@ def settings_from_dict(values: Mapping[str, Any]) -> Settings:
 
 # -- presets: what draft, standard and high mean on a CPU with the embedded prior, and on a GPU with a large one
 
-DRAFT = Settings("a red cube", steps=120, views=4, samples_per_ray=40, learning_rate=0.025, opacity=20.0, faces=4000)
-STANDARD = replace(DRAFT, steps=250, learning_rate=0.02, opacity=50.0, samples_per_ray=48, faces=8000)
+DRAFT = Settings("a red cube", steps=120, views=4, samples_per_ray=40, learning_rate=0.025, opacity=130.0, faces=4000)
+STANDARD = replace(DRAFT, steps=250, learning_rate=0.02, samples_per_ray=48, faces=8000)
 HIGH = replace(STANDARD, steps=600, views=8, samples_per_ray=64, mesh_resolution=128, texture_size=1024)
 
 LARGE = replace(

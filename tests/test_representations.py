@@ -115,12 +115,12 @@ def test_the_blob_is_a_cone():
 
 
 def test_the_solid_blob_is_opaque_inside_and_clear_outside():
-    points = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.27, 0.0], [0.45, 0.0, 0.0], [0.0, 0.0, 0.63]])
-    heights = 60 * torch.tensor([math.tanh(4), math.tanh(1.6), 0.0, math.tanh(-1.6)])
+    points = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.252, 0.0], [0.42, 0.0, 0.0], [0.0, 0.0, 0.588]])
+    heights = 40 * torch.tensor([math.tanh(4), math.tanh(1.6), 0.0, math.tanh(-1.6)])
     assert torch.allclose(solid_blob(points), heights, atol=1e-4)
-    # Of the light through the middle of the ball less than e^-40 comes out again.
+    # Of the light through the middle of the ball less than e^-25 comes out again.
     depth = torch.linspace(-1, 1, 401)[:, None] * torch.tensor([1.0, 0.0, 0.0])
-    assert F.softplus(solid_blob(depth)).mean() * 2 > 40
+    assert F.softplus(solid_blob(depth)).mean() * 2 > 25
 
 
 def test_doubled_is_the_same_function(generator):

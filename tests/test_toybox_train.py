@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Generator
@@ -202,3 +202,15 @@ def test_unknown_words_fall_apart_into_known_letters():
 def test_captions_are_cut_to_the_models_length():
     tokens = models.build_tokenizer()("cube " * 200, padding="max_length", truncation=True).input_ids
     assert len(tokens) == 77
+
+
+def test_a_training_that_goes_on_may_leave_the_vae_as_it_was(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(train, "sample_sheet", NO_SAMPLES)
+    run(tmp_path / "work", tmp_path / "out", "--start", str(trained), "--vae-steps", "0")
+    before, after = (
+        AutoencoderKL.from_pretrained(folder, subfolder="vae", local_files_only=True).state_dict()
+        for folder in (trained, tmp_path / "out")
+    )
+    assert all(torch.equal(before[name], weights) for name, weights in after.items())
+    assert "The VAE is the one it began with." in (tmp_path / "out" / "README.md").read_text()
+    assert not (tmp_path / "out" / "vae-loss.csv").exists()

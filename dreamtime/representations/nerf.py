@@ -19,12 +19,13 @@ def conical_blob(points: Float[Tensor, "N 3"], height: float = 10.0, radius: flo
 
 
 def solid_blob(
-    points: Float[Tensor, "N 3"], height: float = 60.0, radius: float = 0.45, sharpness: float = 4.0
+    points: Float[Tensor, "N 3"], height: float = 40.0, radius: float = 0.42, sharpness: float = 4.0
 ) -> Float[Tensor, " N"]:
     """height tanh(sharpness (1 - |x| / radius)), before the softplus: a ball that is opaque from the first step on.
 
     What is hidden gets no gradient, so an interior that lets light through never fills: the surface becomes a thin shell, and
-    through its holes the far wall, lit from the camera, looks just like the front that is missing.
+    through its holes the far wall, lit from the camera, looks just like the front that is missing. Where light cannot pass at
+    all, though, no hole can open: a torus stays a disc if the ball is much denser.
     """
     return height * torch.tanh(sharpness * (1 - points.norm(dim=-1) / radius))
 

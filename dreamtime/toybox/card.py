@@ -26,9 +26,19 @@ def last_loss(log: Path) -> float:
     return float(log.read_text().splitlines()[-1].split(",")[1])
 
 
+def vae_in_words(training: Training, log: Path) -> str:
+    """How the VAE was trained: here, or by the training that this one went on from."""
+    if not training.vae_steps:
+        return "The VAE is the one it began with."
+    return (
+        f"VAE: {training.vae_steps:,} steps of {training.vae_batch}, mean absolute error with image gradients and a light KL;"
+        f" final loss {last_loss(log):.4f}."
+    )
+
+
 def write_card(folder: Path, work: Path, training: Training, parameters: dict[str, int], kinds: list[str], shown: int) -> None:
     """README.md with data, steps, losses, sample sheet and limits; the loss curves are copied beside it."""
-    for stage in ("vae", "denoiser"):
+    for stage in ("vae", "denoiser") if training.vae_steps else ("denoiser",):
         shutil.copyfile(work / f"{stage}.csv", folder / f"{stage}-loss.csv")
     synonyms = "; ".join(f"{name}: {', '.join(KINDS[name].synonyms)}" for name in kinds if KINDS[name].synonyms)
     pairs = f", and pairs of the first {len(SOLIDS)} kinds ({' or '.join(RELATIONS)} one another)"
@@ -61,10 +71,9 @@ measured on a CPU, offline, against shapes that are known exactly.
   leave the colour open, 10 % hold a meaningless word, 12 % are empty for the unconditional branch.
 * **Parts.** {sizes}. VAE of factor 4, UNet on 16x16x4 latents, word-level CLIP tokenizer, two-layer text encoder
   trained together with the UNet.
-* **Training.**{began} VAE: {training.vae_steps:,} steps of {training.vae_batch}, mean absolute error with image gradients and
-  a light KL; final loss {last_loss(work / "vae.csv"):.4f}. UNet: {training.steps:,} steps of {training.batch}, v-prediction,
-  AdamW at 1e-3 with warm-up, plateau and linear decay, EMA 0.999; final loss {last_loss(work / "denoiser.csv"):.4f}.
-  Curves: `vae-loss.csv`, `denoiser-loss.csv`. Seed {training.seed}.
+* **Training.**{began} {vae_in_words(training, work / "vae.csv")} UNet: {training.steps:,} steps of {training.batch},
+  v-prediction, AdamW at 1e-3 with warm-up, plateau and linear decay, EMA 0.999; final loss {last_loss(work / "denoiser.csv"):.4f}.
+  Curves: `*-loss.csv`. Seed {training.seed}.
 * **Made again by** `python -m dreamtime.toybox.train --work FOLDER --pictures {training.pictures}
   --vae-steps {training.vae_steps} --steps {training.steps} --seed {training.seed}{start}`; it resumes where it stopped.
 

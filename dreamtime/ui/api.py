@@ -135,7 +135,7 @@ class Endpoints:
             preset: "draft", "standard" or "high": how much time to spend.
             seed: Whole number from 0 to 2147483647 that decides all chance.
             schedule: Timestep schedule, for example "time-prioritized" or "uniform".
-            steps: Optimisation steps, 1 to 20000; the preset's when left out.
+            steps: Optimisation steps, 1 to 50000; the preset's when left out.
         """
         with one_sentence():
             settings = settings_of(prompt, preset, PRIOR, seed, {"schedule": schedule, "steps": steps})

@@ -111,7 +111,7 @@ def spelled(value: Any) -> Any:
 
 SCHEDULING: dict[str, Knob] = {
     "schedule": Knob("Schedule", "How t falls over the run", short_text, names=tuple(presets.SCHEDULES)),
-    "steps": Knob("Steps", "Optimisation steps: more is finer", whole, 1, 20_000),
+    "steps": Knob("Steps", "Optimisation steps: more is finer", whole, 1, 50_000),
     "m": Knob("m", "Centre of the prior weight", real, -1000, 2000),
     "s": Knob("s", "Width of the prior weight", real, 1, 10_000),
     "t_min": Knob("t min", "Smallest timestep", timestep, 0, 999),

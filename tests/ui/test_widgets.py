@@ -21,6 +21,15 @@ def test_the_widgets_of_a_preset_make_that_preset(preset: str, prior: str) -> No
     assert settings_of("a red cube", preset, prior, 0, shown) == presets.preset(preset, prior=prior, prompt="a red cube")
 
 
+@pytest.mark.parametrize("preset", PRESET_NAMES)
+@pytest.mark.parametrize("method", presets.METHODS)
+@pytest.mark.parametrize("prior", ["toybox", "stable-diffusion-1.5"])
+def test_every_method_fits_its_widgets(preset: str, method: str, prior: str) -> None:
+    shown = preset_values(preset, prior, method)
+    whole = presets.preset(preset, prior=prior, prompt="a red cube", method=method)
+    assert settings_of("a red cube", preset, prior, 0, shown) == whole
+
+
 def test_an_empty_widget_leaves_the_value_of_the_preset() -> None:
     assert made(steps=None, t_min="", negative_prompt="", schedule=None) == made()
 
