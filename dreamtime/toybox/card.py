@@ -72,8 +72,8 @@ measured on a CPU, offline, against shapes that are known exactly.
 * **Parts.** {sizes}. VAE of factor 4, UNet on 16x16x4 latents, word-level CLIP tokenizer, two-layer text encoder
   trained together with the UNet.
 * **Training.**{began} {vae_in_words(training, work / "vae.csv")} UNet: {training.steps:,} steps of {training.batch},
-  v-prediction, AdamW at 1e-3 with warm-up, plateau and linear decay, EMA 0.999; final loss {last_loss(work / "denoiser.csv"):.4f}.
-  Curves: `*-loss.csv`. Seed {training.seed}.
+  v-prediction, AdamW at 1e-3 with warm-up, plateau and linear decay, EMA 0.999; final loss
+  {last_loss(work / "denoiser.csv"):.4f}. Curves: `*-loss.csv`. Seed {training.seed}.
 * **Made again by** `python -m dreamtime.toybox.train --work FOLDER --pictures {training.pictures}
   --vae-steps {training.vae_steps} --steps {training.steps} --seed {training.seed}{start}`; it resumes where it stopped.
 
