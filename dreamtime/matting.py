@@ -159,7 +159,7 @@ def main_parts(inside: Bool[np.ndarray, "H W"], unlike: Float[np.ndarray, "H W"]
     pieces, count = ndimage.label(inside, np.ones((3, 3)))
     areas = np.bincount(pieces.ravel(), minlength=count + 1)
     areas[0] = 0
-    kept = (areas >= max(0.1 * areas.max(), LEAST_OBJECT * inside.size, 1))[pieces]
+    kept = (areas >= max(0.1 * np.max(areas), LEAST_OBJECT * inside.size, 1))[pieces]
     holes, count = ndimage.label(ndimage.binary_fill_holes(kept) & ~kept)
     sizes, surety = np.bincount(holes.ravel()), ndimage.mean(unlike, holes, range(count + 1))
     filled = (sizes < 8) | (np.asarray(surety) > 0.3)

@@ -203,7 +203,7 @@ def centred(rgba: Image.Image, resolution: int, foreground_ratio: float = 0.85) 
         raise ValueError(f"The resolution must be at least {MIN_SIDE}, got {resolution}.")
     straight = np.asarray(rgba, dtype=np.float32) / 255
     alpha = straight[..., 3]
-    rows, columns = (np.flatnonzero((alpha >= alpha.max() / 2).any(axis)) for axis in (1, 0))
+    rows, columns = (np.flatnonzero((alpha >= np.max(alpha) / 2).any(axis)) for axis in (1, 0))
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
     side = max(bottom - top, right - left) / foreground_ratio
     margin = int(np.ceil(side)) + 1
