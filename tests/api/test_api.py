@@ -223,7 +223,7 @@ def test_mcp_clients_find_the_tools_and_get_one_plain_answer(app: Served) -> Non
             tools = {tool.name: tool for tool in (await session.list_tools()).tools}
             assert {"generate_3d", "run_status", "stop_run", "schedule"} <= set(tools)
             assert tools["generate_3d"].inputSchema["required"] == ["prompt"]
-            assert "1 to 20000" in tools["generate_3d"].inputSchema["properties"]["steps"]["description"]
+            assert "1 to 50000" in tools["generate_3d"].inputSchema["properties"]["steps"]["description"]
 
             made = text_of(await session.call_tool("generate_3d", {"prompt": "a yellow cone", "steps": 3}))
             address = made.split("'glb_url': '")[1].split("'")[0]
