@@ -261,7 +261,8 @@ def test_a_picture_shows_its_object_first_and_becomes_a_model(open_page: Open, t
     expect(page.locator(".dt-notes")).to_have_text("object taken from the picture's alpha")
     expect(page.get_by_role("radio", name=re.compile("Draft")).locator("visible=true")).to_be_checked()
     page.get_by_role("button", name="Generate", exact=True).locator("visible=true").click()
-    expect(headline(page)).to_have_text("Preparing")
+    again = page.get_by_role("link", name="Link to this result").locator("visible=true")
+    expect(again).not_to_have_attribute("href", link, timeout=PATIENCE)
     expect(headline(page)).to_have_text("Finished", timeout=PATIENCE)
     expect(page.locator(".dt-status:visible")).to_contain_text("8 steps")
 
