@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Generator
 from transformers import CLIPModel, CLIPProcessor
 
@@ -83,7 +82,7 @@ def test_some_pictures_are_made_coarse(generator: Callable[[int], Generator]):
 
 
 def run(work: Path, output: Path) -> None:
-    arguments = "--pictures 24 --steps 3 --batch 6 --seed 5 --device cpu".split()
+    arguments = "--pictures 24 --teacher-steps 3 --steps 3 --batch 6 --seed 5 --device cpu".split()
     scorer.main(["--work", str(work), "--output", str(output), *arguments])
 
 
@@ -113,8 +112,9 @@ def test_what_was_written_is_small_and_plain(trained: Path):
     assert max(path.stat().st_size for path in files) < 10_000_000
     card = (trained / "README.md").read_text()
     assert "| everything |" in card
-    assert "--pictures 24 --steps 3" in card
-    assert len((trained / "scorer-loss.csv").read_text().splitlines()) == 2
+    assert "--teacher-steps 3 --steps 3" in card
+    for stage in ("teacher", "scorer"):
+        assert len((trained / f"{stage}-loss.csv").read_text().splitlines()) == 2
 
 
 def test_stopping_and_resuming_gives_the_same_weights(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -128,10 +128,11 @@ def test_stopping_and_resuming_gives_the_same_weights(trained: Path, tmp_path: P
     monkeypatch.setattr(training, "save_checkpoint", save_and_stop)
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 1)
     monkeypatch.setattr(scorer, "CHECKED_PICTURES", 8)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "work", tmp_path / "out")
+    for _ in ("teacher", "scorer"):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "work", tmp_path / "out")
     run(tmp_path / "work", tmp_path / "out")
-    whole, resumed = (load_file(folder / "model.safetensors") for folder in (trained, tmp_path / "out"))
+    whole, resumed = (CLIPModel.from_pretrained(folder).state_dict() for folder in (trained, tmp_path / "out"))
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
@@ -157,7 +158,7 @@ def test_labels_of_another_world_are_refused():
 def test_accuracy_is_the_share_of_questions_answered(monkeypatch: pytest.MonkeyPatch):
     """A model that sees in every picture the caption "a green robot" is right about one of these two, but for its view."""
     with seeded_initialisation(0):
-        model = scorer.build_model(models.build_tokenizer(), width=32)
+        model = scorer.build_model(models.build_tokenizer(), width=64)
     vectors: dict[str, torch.Tensor] = {}
 
     def read(model: CLIPModel, tokenizer: object, captions: list[str]) -> torch.Tensor:
@@ -179,10 +180,37 @@ def test_accuracy_is_the_share_of_questions_answered(monkeypatch: pytest.MonkeyP
 def test_a_trained_step_lowers_the_loss(tmp_path: Path):
     """A handful of pictures can be learnt by heart."""
     known = draw(16, Generator().manual_seed(2))
-    scorer.train(known, tmp_path, 60, 4, 0, torch.device("cpu"))
-    rows = [float(line.split(",")[1]) for line in (tmp_path / "scorer.csv").read_text().splitlines()[1:]]
+    teacher = scorer.train_teacher(known, tmp_path, 60, 4, 0, torch.device("cpu"))
+    scorer.train(known, teacher, tmp_path, 60, 4, 0, torch.device("cpu"))
     guessing = sum(math.log(len(values)) for values in scorer.SLOT_VALUES)  # the naming loss of a model that knows nothing
-    assert rows[-1] < rows[0] < math.log(12) + guessing + 2
+    for stage, other_terms in (("teacher", 0), ("scorer", math.log(12) + 2 + math.log(len(scorer.SLOT_VALUES[0])))):
+        rows = [float(line.split(",")[1]) for line in (tmp_path / f"{stage}.csv").read_text().splitlines()[1:]]
+        assert rows[-1] < rows[0] < guessing + other_terms + 2
+
+
+def test_the_teacher_has_a_pixel_for_every_patch():
+    with seeded_initialisation(0):
+        model, teacher = scorer.build_model(models.build_tokenizer(), width=64), scorer.Teacher().eval()
+    images = torch.zeros(2, 3, 64, 64)
+    features = teacher.features(images)
+    assert features.shape == (2, 256, 4, 4)
+    assert model.vision_model(pixel_values=images).last_hidden_state.shape == (2, 1 + 4 * 4, 64)
+    assert teacher.names(features).shape == (2, scorer.NAMES)
+
+
+def test_whoever_agrees_with_the_teacher_is_not_taught(generator: Callable[[int], Generator]):
+    """Zero for a student that has the teacher's features, standardised by channel over the batch, and its view of the kinds."""
+    draw = generator(3)
+    features, taught = 5 + 3 * torch.randn(4, 256, 4, 4, generator=draw), torch.randn(4, scorer.NAMES, generator=draw)
+    flat = features.flatten(2).transpose(1, 2)
+    places = (flat - flat.mean((0, 1))) / flat.std((0, 1), correction=0)
+    assert scorer.teaching_loss(taught, places, taught, features).item() == pytest.approx(0, abs=1e-4)
+    ignorant = scorer.teaching_loss(taught, torch.zeros_like(places), taught, features).item()
+    assert ignorant == pytest.approx(2, abs=1e-3), "twice the variance of each channel, which is one"
+    kinds = len(scorer.SLOT_VALUES[0])
+    truth = taught[:, :kinds].softmax(1)
+    surprise = (truth * (truth.log() + math.log(kinds))).sum(1).mean().item()
+    assert scorer.teaching_loss(torch.zeros_like(taught), places, taught, features).item() == pytest.approx(surprise, abs=1e-4)
 
 
 def test_the_config_names_the_layout(trained: Path):

@@ -10,5 +10,5 @@ from dreamtime.toybox.training import seeded_initialisation
 def write_tiny_scorer(folder: Path, seed: int = 0) -> Path:
     """The folder, with a model that answers at random but always the same."""
     with seeded_initialisation(seed):
-        export(build_model(build_tokenizer(), width=32).eval(), folder)
+        export(build_model(build_tokenizer(), width=64).eval(), folder)
     return folder

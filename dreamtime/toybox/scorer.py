@@ -1,9 +1,10 @@
 """Train the scorer: `python -m dreamtime.toybox.scorer --work FOLDER [--output FOLDER]`.
 
 A small CLIP that tells which caption fits a picture of the toybox: the ruler for everything the embedded model makes, and so
-trained apart from it, from another seed, on all combinations, those that are held out included. Both stages are kept in the
-work folder and resumed where they stopped: draw the pictures, train. The result is a folder that transformers' `CLIPModel` and
-`CLIPProcessor` load, with a model card that states how often the scorer is right about pictures of the true objects.
+trained apart from it, from another seed, on all combinations, those that are held out included. Every stage is kept in the
+work folder and resumed where it stopped: draw the pictures, train a small convolutional teacher, train the scorer with its
+help. The result is a folder that transformers' `CLIPModel` and `CLIPProcessor` load, with a model card that states how often
+the scorer is right about pictures of the true objects.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from dreamtime.toybox.world import Pair, object_of
 log = logging.getLogger(__name__)
 
 SLOT_VALUES = slot_values()
+NAMES = sum(map(len, SLOT_VALUES))
 TOLD_VIEW = 0.5  # the share of captions that tell the view
 OPEN_COLOR = 0.1  # the share of captions that leave the colours open
 NEAR_MISSES = 2  # captions per picture that are wrong in one attribute
@@ -67,22 +69,53 @@ def described(row: dict[str, str]) -> Description:
 # -- the model
 
 
-def build_model(tokenizer: CLIPTokenizer, width: int = 128) -> CLIPModel:
-    """A vision transformer of 8-pixel patches and a text transformer, both of four layers or less, into 128 dimensions."""
-    shape = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": width // 32}
-    text = {
+def build_model(tokenizer: CLIPTokenizer, width: int = 192) -> CLIPModel:
+    """A vision transformer of five layers and 16-pixel patches, a text transformer of two layers, both into 128 dimensions."""
+
+    def transformer(width: int, layers: int) -> dict[str, int]:
+        return {
+            "hidden_size": width,
+            "intermediate_size": 4 * width,
+            "num_attention_heads": width // 32,
+            "num_hidden_layers": layers,
+        }
+
+    text = transformer(width // 2, 2) | {
         "vocab_size": len(tokenizer),
         "max_position_embeddings": models.MAX_TOKENS,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    config = CLIPConfig(
-        text_config={**shape, **text, "num_hidden_layers": 2},
-        vision_config={**shape, "num_hidden_layers": 5, "image_size": RESOLUTION, "patch_size": 8},
-        projection_dim=128,
-    )
-    return CLIPModel(config)
+    vision = transformer(width, 5) | {"image_size": RESOLUTION, "patch_size": 16}
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=128))
+
+
+class Teacher(nn.Module):
+    """A small convolutional network that names what a picture shows.
+
+    It learns that from several times fewer pictures than a vision transformer, which in turn learns much faster when each of
+    its tokens has to tell what the teacher saw in the same place: its last feature map has a pixel for every patch.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        def block(channels: int, wider: int, stride: int) -> nn.Module:
+            return nn.Sequential(nn.Conv2d(channels, wider, 3, stride, 1, bias=False), nn.BatchNorm2d(wider), nn.ReLU())
+
+        shape = [(3, 32, 2), (32, 64, 2), (64, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2), (256, 256, 1)]
+        self.features = nn.Sequential(*(block(*each) for each in shape))
+        self.names = nn.Sequential(nn.Flatten(), nn.Linear(256 * 4 * 4, 128), nn.ReLU(), nn.Linear(128, NAMES))
+
+
+class Student(nn.Module):
+    """What a scorer has only while it learns: heads that name what the picture shows and what the teacher saw in each place."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.names = nn.Linear(width, NAMES)
+        self.places = nn.Linear(width, 256)
 
 
 def image_features(model: CLIPModel, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
@@ -114,7 +147,7 @@ def contrastive_loss(
 def naming_loss(logits: Float[Tensor, "B K"], shown: Sequence[Description]) -> Float[Tensor, ""]:
     """Cross-entropy of naming what each picture shows, slot by slot, over the slots that it does show.
 
-    Contrast alone teaches a small vision transformer slowly; names, whose heads are dropped afterwards, teach it fast.
+    Contrast alone teaches slowly; names, whose heads are dropped afterwards, teach fast.
     """
     losses, start = list[Tensor](), 0
     for place, values in enumerate(SLOT_VALUES):
@@ -152,32 +185,74 @@ def softened(images: Float[Tensor, "B 3 H W"], generator: Generator) -> Float[Te
     return torch.where(chosen[:, None, None, None], coarse, images)
 
 
-def train(known: Pictures, work: Path, steps: int, batch: int, seed: int, device: torch.device) -> CLIPModel:
+def seen(
+    known: Pictures, batch: int, generator: Generator, device: torch.device
+) -> tuple[Float[Tensor, "B 3 H W"], list[Description]]:
+    """Pictures by chance, half of them mirrored and some made coarse, and what each shows."""
+    rows = torch.randint(len(known.images), (batch,), generator=generator)
+    flipped = torch.rand(batch, generator=generator) < 0.5
+    images = softened(to_input(known.images[rows], device), generator)
+    images = torch.where(flipped.to(device)[:, None, None, None], images.flip(-1), images)
+    shown = [known.descriptions[row] for row in rows.tolist()]
+    return images, [mirrored(each) if flip else each for each, flip in zip(shown, flipped.tolist(), strict=True)]
+
+
+def train_teacher(known: Pictures, work: Path, steps: int, batch: int, seed: int, device: torch.device) -> Teacher:
+    """The teacher after its steps, in its mode for use."""
+    with seeded_initialisation(seed):
+        teacher = Teacher().to(device)
+    optimizer = torch.optim.AdamW(teacher.parameters(), lr=2e-3, weight_decay=0.02)
+    generator = Generator().manual_seed(seed)
+
+    def loss_of_step() -> Tensor:
+        images, shown = seen(known, batch, generator, device)
+        with torch.autocast(device.type, torch.bfloat16):
+            names = teacher.names(teacher.features(images))
+        return naming_loss(names.float(), shown)
+
+    loop("teacher", steps, work, {"teacher": teacher}, optimizer, 2e-3, generator, loss_of_step, lambda: None)
+    return teacher.eval().requires_grad_(False)
+
+
+def teaching_loss(
+    names: Float[Tensor, "B K"],
+    places: Float[Tensor, "B N C"],
+    taught: Float[Tensor, "B K"],
+    features: Float[Tensor, "B C h w"],
+) -> Float[Tensor, ""]:
+    """How far a scorer is from its teacher: in what each place holds, in channels of unit variance, and in the likely kinds."""
+    wanted = F.batch_norm(features, None, None, training=True).flatten(2).transpose(1, 2)
+    kinds = len(SLOT_VALUES[0])
+    doubts = F.kl_div(names[:, :kinds].log_softmax(1), taught[:, :kinds].softmax(1), reduction="batchmean")
+    return 2 * F.mse_loss(places, wanted) + doubts
+
+
+def train(known: Pictures, teacher: Teacher, work: Path, steps: int, batch: int, seed: int, device: torch.device) -> CLIPModel:
     """The scorer after its steps."""
     tokenizer = models.build_tokenizer()
     with seeded_initialisation(seed):
         model = build_model(tokenizer).to(device)
-        heads = nn.Linear(model.config.vision_config.hidden_size, sum(map(len, SLOT_VALUES))).to(device)
+        heads = Student(model.config.vision_config.hidden_size).to(device)
     optimizer = torch.optim.AdamW([*model.parameters(), *heads.parameters()], lr=1e-3, weight_decay=0.02, betas=(0.9, 0.98))
     generator = Generator().manual_seed(seed)
 
     def loss_of_step() -> Tensor:
-        rows = torch.randint(len(known.images), (batch,), generator=generator)
-        flipped = torch.rand(batch, generator=generator) < 0.5
-        images = softened(to_input(known.images[rows], device), generator)
-        images = torch.where(flipped.to(device)[:, None, None, None], images.flip(-1), images)
-        shown = [known.descriptions[row] for row in rows.tolist()]
-        shown = [mirrored(each) if flip else each for each, flip in zip(shown, flipped.tolist(), strict=True)]
+        images, shown = seen(known, batch, generator, device)
         captions = [told(each, generator) for each in shown]
         captions += [near_miss(each, generator) for each in captions for _ in range(NEAR_MISSES)]
         worded = {wording(each, generator): each for each in captions}
         true, undecided = agreement(shown, list(worded.values()))
         with torch.autocast(device.type, torch.bfloat16):
-            pooled = model.vision_model(pixel_values=images).pooler_output
-            seen, read = F.normalize(model.visual_projection(pooled), dim=-1), text_features(model, tokenizer, list(worded))
-            names = heads(pooled)
-        logits = model.logit_scale.exp() * seen.float() @ read.float().T
-        return contrastive_loss(logits, true.to(device), undecided.to(device)) + naming_loss(names.float(), shown)
+            features = teacher.features(images)
+            taught = teacher.names(features)
+        out = model.vision_model(pixel_values=images)
+        names = heads.names(out.pooler_output)
+        places = heads.places(model.vision_model.post_layernorm(out.last_hidden_state[:, 1:]))
+        picture = F.normalize(model.visual_projection(out.pooler_output), dim=-1)
+        read = text_features(model, tokenizer, list(worded))
+        logits = model.logit_scale.exp() * picture @ read.T
+        matching = contrastive_loss(logits, true.to(device), undecided.to(device)) + naming_loss(names, shown)
+        return matching + teaching_loss(names, places, taught.float(), features.float())
 
     def hold_scale() -> None:
         model.logit_scale.data.clamp_(max=LARGEST_SCALE)
@@ -214,8 +289,9 @@ def accuracies(model: CLIPModel, checked: Pictures) -> dict[str, tuple[float, in
 def write_card(
     folder: Path, work: Path, measured: dict[str, tuple[float, int]], arguments: argparse.Namespace, parameters: int
 ) -> None:
-    """README.md with data, steps and accuracies; the loss curve is copied beside it."""
-    shutil.copyfile(work / "scorer.csv", folder / "scorer-loss.csv")
+    """README.md with data, steps and accuracies; the loss curves are copied beside it."""
+    for stage in ("teacher", "scorer"):
+        shutil.copyfile(work / f"{stage}.csv", folder / f"{stage}-loss.csv")
     rows = "\n".join(f"| {name} | {share:.1%} | {count} |" for name, (share, count) in measured.items())
     folder.joinpath("README.md").write_text(f"""---
 license: apache-2.0
@@ -233,10 +309,12 @@ the embedded diffusion model: from another seed, and on all combinations, those 
   one in seven without light, one in seven without colours (their captions name none). Half are mirrored, a quarter made coarse.
 * **Training.** {arguments.steps:,} steps of {arguments.batch} pictures, AdamW at 1e-3 with warm-up, plateau and linear decay;
   CLIP's loss, in which a picture may have several true captions, against {NEAR_MISSES} captions per picture that are wrong in
-  one attribute; and the names of what a picture shows, by heads that are then dropped. {parameters / 1e6:.2f} M parameters.
-  Loss curve: `scorer-loss.csv`. Seed {arguments.seed}.
-* **Made again by** `python -m dreamtime.toybox.scorer --work FOLDER --pictures {arguments.pictures} --steps {arguments.steps}
-  --batch {arguments.batch} --seed {arguments.seed}`; it resumes where it stopped.
+  one attribute; the names of what a picture shows, by heads that are then dropped; and the feature map of a convolutional
+  teacher that learnt those names first, in {arguments.teacher_steps:,} steps. {parameters / 1e6:.2f} M parameters.
+  Loss curves: `teacher-loss.csv`, `scorer-loss.csv`. Seed {arguments.seed}.
+* **Made again by** `python -m dreamtime.toybox.scorer --work FOLDER --pictures {arguments.pictures}
+  --teacher-steps {arguments.teacher_steps} --steps {arguments.steps} --batch {arguments.batch} --seed {arguments.seed}`;
+  it resumes where it stopped.
 
 ## How often it is right
 
@@ -256,7 +334,7 @@ It knows the words of the toybox and no others, and tells nothing about how well
 
 def export(model: CLIPModel, folder: Path) -> None:
     """The model, its tokenizer and how pictures are to be normalised, as transformers reads them."""
-    model.float().cpu().save_pretrained(folder)
+    model.float().cpu().save_pretrained(folder, max_shard_size="8MB")  # no file over 10 MB
     half = [0.5, 0.5, 0.5]
     picture = CLIPImageProcessor(size={"shortest_edge": RESOLUTION}, crop_size=RESOLUTION, image_mean=half, image_std=half)
     CLIPProcessor(picture, models.build_tokenizer()).save_pretrained(folder)
@@ -268,16 +346,19 @@ def main(argv: list[str] | None = None) -> None:
         "--work", type=Path, required=True, help="folder for pictures, checkpoint and log; resumes what it finds"
     )
     parser.add_argument("--output", type=Path, default=SCORER, help="where the model is written (default: the package's own)")
-    parser.add_argument("--pictures", type=int, default=30_000, help="training pictures, about (default %(default)s)")
-    parser.add_argument("--steps", type=int, default=5000, help="(default %(default)s)")
+    parser.add_argument("--pictures", type=int, default=60_000, help="training pictures, about (default %(default)s)")
+    parser.add_argument("--teacher-steps", type=int, default=12_000, help="(default %(default)s)")
+    parser.add_argument("--steps", type=int, default=25_000, help="(default %(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="pictures per step (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1000, help="not the embedded model's (default %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO)
     arguments.work.mkdir(parents=True, exist_ok=True)
+    device = torch.device(arguments.device)
     known = pictures(arguments.work, arguments.pictures, arguments.seed)
-    model = train(known, arguments.work, arguments.steps, arguments.batch, arguments.seed, torch.device(arguments.device))
+    teacher = train_teacher(known, arguments.work, arguments.teacher_steps, arguments.batch, arguments.seed, device)
+    model = train(known, teacher, arguments.work, arguments.steps, arguments.batch, arguments.seed, device)
     measured = accuracies(model, draw(CHECKED_PICTURES, Generator().manual_seed(arguments.seed + 1)))
     for name, (share, count) in measured.items():
         log.info("%s: %.1f %% of %d", name, 100 * share, count)

@@ -4,6 +4,7 @@ A picture is a file that Gradio has taken into its own upload folder, whether it
 nothing else on this disk is ever opened.
 """
 
+from abc import ABCMeta
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import gradio as gr
+from gradio.component_meta import ComponentMeta
 from gradio.data_classes import ImageData
 from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
@@ -76,28 +78,39 @@ class Words:
         return {"prompt": prompt, "text_prior": prior, "text_weight": weight} if prompt else {}
 
 
-def picture_box(**options: Any) -> gr.Image:
-    """An image box whose file arrives as it was sent, with its orientation, depth and frames."""
-    box = gr.Image(type="filepath", image_mode=None, **options)
-    usual = box.async_move_resource_to_block_cache
+class WithoutStub(ComponentMeta):  # type: ignore[misc]  # Gradio's classes are untyped here
+    """Gradio's metaclass writes a stub file beside the source of every component; this one leaves the source folder alone."""
 
-    async def kept(place: str | Path | None) -> str | None:
-        if not is_http_url_like(place):
-            return await usual(place)
+    def __new__(cls, name: str, bases: tuple[type, ...], attributes: dict[str, Any]) -> "WithoutStub":
+        return ABCMeta.__new__(cls, name, bases, attributes)
+
+
+class PictureBox(gr.Image, metaclass=WithoutStub):  # type: ignore[misc]
+    """An image box that takes what was sent as a file and leaves it to us to read.
+
+    Gradio's own would read an address to its end, however far that is, and open the file: what is no picture would end there,
+    in words of a library. A class, because Gradio makes a session's components anew from theirs.
+    """
+
+    is_template = True  # for the browser, it is an image box
+
+    async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
+        if not is_http_url_like(url_or_file_path):
+            return await super().async_move_resource_to_block_cache(url_or_file_path)
         with one_sentence():
-            path = save_bytes_to_cache(await fetched(str(place)), name_in(str(place)), box.GRADIO_CACHE)
-        box.temp_files.add(path)
+            url = str(url_or_file_path)
+            path = save_bytes_to_cache(await fetched(url), name_in(url), self.GRADIO_CACHE)
+        self.temp_files.add(path)
         return path
 
-    def arrived(payload: ImageData | None) -> str | None:
+    def preprocess(self, payload: ImageData | None) -> str | None:
         with one_sentence():
             return uploaded(payload)
 
-    # Gradio's own would read an address to its end, however far that is, and open the file: what is no picture would end there,
-    # in words of a library.
-    box.async_move_resource_to_block_cache = kept
-    box.preprocess = arrived
-    return box
+
+def picture_box(**options: Any) -> PictureBox:
+    """A box whose file arrives as it was sent, with its orientation, depth and frames."""
+    return PictureBox(type="filepath", image_mode=None, **options)
 
 
 def uploaded(payload: ImageData | None) -> str | None:

@@ -15,7 +15,16 @@ from dreamtime.image_to_3d import EMBEDDED, image_preset
 from dreamtime.preprocess import BadPicture
 from dreamtime.ui import pictures
 from dreamtime.ui.fetching import MAX_BYTES
-from dreamtime.ui.pictures import PICTURE_KNOBS, PRIOR_NAMES, Words, picture_settings, picture_values, reference_of, uploaded
+from dreamtime.ui.pictures import (
+    PICTURE_KNOBS,
+    PRIOR_NAMES,
+    Words,
+    picture_box,
+    picture_settings,
+    picture_values,
+    reference_of,
+    uploaded,
+)
 from dreamtime.ui.widgets import PRESET_NAMES
 
 
@@ -140,3 +149,14 @@ def test_what_shows_no_object_is_refused(tmp_path: Path, picture: str | None, ra
     Image.new("RGB", (64, 64), "grey").save(tmp_path / "flat.png")
     with pytest.raises(ValueError, match=sentence):
         reference_of(picture and str(tmp_path / f"{picture}.png"), ratio, removal)
+
+
+def test_a_box_made_anew_for_a_session_still_leaves_the_file_to_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradio rebuilds a session's component from its class and arguments whenever an event skips it."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    box = picture_box(visible=False)
+    again = type(box)(**box.constructor_args)
+    (text := tmp_path / "text.png").write_text("not a picture")
+    assert again.preprocess(ImageData(path=str(text))) == str(text)
+    assert again.get_block_name() == "image", "what the browser makes of it"
+    assert not Path(pictures.__file__).with_suffix(".pyi").exists(), "Gradio writes a stub beside the source of a component"
