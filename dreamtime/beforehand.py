@@ -96,6 +96,9 @@ def memory_foretold(settings: Settings) -> str:
         return ""
     try:
         return memory_in_words(settings)
-    except Exception:
-        log.warning("the memory of a run could not be estimated", exc_info=True)
+    except ModelUnavailable:
+        return ""  # the run itself says so, in one sentence
+    except Exception as error:
+        log.warning("The memory of this run could not be estimated (%s: %s).", type(error).__name__, error)
+        log.debug("where it failed", exc_info=error)
         return ""

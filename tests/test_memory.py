@@ -10,6 +10,7 @@ from tiny_models import tiny_if_pipeline, tiny_pipeline, tiny_xl_pipeline
 from dreamtime import beforehand, presets
 from dreamtime.image_to_3d import EMBEDDED, image_preset
 from dreamtime.priors import loading
+from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.priors.memory import Need, need_of, peak_bytes, rendering_bytes
 from dreamtime.priors.options import Options
 from dreamtime.priors.skeletons import condition_shape, configuration_of
@@ -152,7 +153,7 @@ def test_presets_for_gpus_fit(name: str, method: str, most: int) -> None:
     assert 2 < gigabytes <= most
 
 
-def test_an_estimate_is_for_gpus_and_stops_nothing(monkeypatch) -> None:
+def test_an_estimate_is_for_gpus_and_stops_nothing(monkeypatch, caplog) -> None:
     settings = presets.preset("draft", "cpu", prompt="a cat")
     assert beforehand.memory_foretold(settings) == ""
     on_a_gpu = replace(settings, device="cuda")
@@ -164,3 +165,14 @@ def test_an_estimate_is_for_gpus_and_stops_nothing(monkeypatch) -> None:
 
     monkeypatch.setattr(beforehand, "memory_in_words", fails)
     assert beforehand.memory_foretold(on_a_gpu) == ""
+    assert caplog.messages == ["The memory of this run could not be estimated (RuntimeError: no shapes)."]
+    assert not caplog.records[0].exc_info, "no traceback reaches the screen"
+
+
+def test_of_a_model_that_is_not_to_be_had_only_the_run_speaks(monkeypatch, caplog) -> None:
+    def fails(settings: presets.Settings) -> str:
+        raise ModelUnavailable("some/model", "is not here")
+
+    monkeypatch.setattr(beforehand, "memory_in_words", fails)
+    assert beforehand.memory_foretold(replace(presets.preset("draft", "cpu", prompt="a cat"), device="cuda")) == ""
+    assert caplog.messages == []

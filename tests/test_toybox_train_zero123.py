@@ -61,5 +61,13 @@ def test_a_training_can_go_on_from_an_earlier_one(trained: Path):
         torch.testing.assert_close(parts["unet"].state_dict()[name], weights, rtol=0, atol=0)
     kept = load_file(trained / "out" / train_zero123.PROJECTION / "diffusion_pytorch_model.safetensors")
     assert torch.equal(parts["projection"].weight, kept["projection.weight"])
-    assert train_zero123.steps_of(trained / "out") == 2
-    assert train_zero123.steps_of(WEIGHTS) == 0
+
+
+def test_the_card_counts_the_steps_of_all_trainings(trained: Path, tmp_path: Path):
+    curve = train_zero123.curve_of(trained / "out" / train_zero123.CURVE)
+    assert [step for step, _ in curve] == [2]
+    assert train_zero123.curve_of(WEIGHTS / train_zero123.CURVE) == ()
+    training = train_zero123.Training(3, 2, 4, 0, ((2600, 0.5), *((2600 + step, loss) for step, loss in curve)))
+    train_zero123.write_card(tmp_path, trained, training, {"UNet": 1})
+    assert "went on from the weights of 2,602 steps" in (tmp_path / "README.md").read_text()
+    assert train_zero123.curve_of(tmp_path / train_zero123.CURVE) == (*training.earlier, (2604, curve[0][1]))

@@ -11,7 +11,6 @@ import copy
 import csv
 import json
 import logging
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +46,10 @@ PROJECTION = "cc_projection"  # the part's name in the original's diffusers layo
 CURVE = "zero123-loss.csv"
 
 
+Curve = tuple[tuple[int, float], ...]
+"""Steps, counted over all trainings since the text model, and losses."""
+
+
 @dataclass(frozen=True)
 class Training:
     """What a training was asked to do."""
@@ -55,7 +58,7 @@ class Training:
     steps: int
     batch: int
     seed: int
-    earlier: int = 0  # steps of the training that it went on from
+    earlier: Curve = ()  # of the training that it went on from
 
 
 def views(work: Path, count: int, seed: int) -> NovelViews:
@@ -103,13 +106,12 @@ def initial_parts(start: Path) -> nn.ModuleDict:
     return nn.ModuleDict({"unet": unet, "image_encoder": encoder, "projection": projection})
 
 
-def steps_of(folder: Path) -> int:
-    """The steps that an earlier Zero-1-to-3 was trained for, by its curve; 0 of a text model."""
-    path = folder / CURVE
+def curve_of(path: Path) -> Curve:
+    """A training's loss curve; empty where there is none, as of a text model."""
     if not path.exists():
-        return 0
+        return ()
     with path.open(newline="") as file:
-        return int([row["step"] for row in csv.DictReader(file)][-1])
+        return tuple((int(row["step"]), float(row["loss"])) for row in csv.DictReader(file))
 
 
 def build_unet(start: UNet2DConditionModel) -> UNet2DConditionModel:
@@ -198,11 +200,13 @@ def export(vae: AutoencoderKL, parts: nn.ModuleDict, folder: Path) -> None:
 
 
 def write_card(folder: Path, work: Path, training: Training, parameters: dict[str, int]) -> None:
-    """README.md with data, steps, losses and limits; the loss curve is copied beside it."""
-    shutil.copyfile(work / "zero123.csv", folder / CURVE)
-    with (folder / CURVE).open(newline="") as file:
-        final = float([row["loss"] for row in csv.DictReader(file)][-1])
-    began = f" It went on from the weights of {training.earlier:,} steps, made alike." if training.earlier else ""
+    """README.md with data, steps, losses and limits, and beside it the loss curve, which goes on from the earlier one."""
+    before = training.earlier[-1][0] if training.earlier else 0
+    latest = [(before + step, loss) for step, loss in curve_of(work / "zero123.csv")]
+    with (folder / CURVE).open("w", newline="") as file:
+        csv.writer(file).writerows([("step", "loss"), *training.earlier, *latest])
+    final = latest[-1][1]
+    began = f" It went on from the weights of {before:,} steps, made alike." if before else ""
     start = " --start EARLIER" if training.earlier else ""
     sizes = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in parameters.items())
     folder.joinpath("README.md").write_text(f"""---
@@ -251,7 +255,7 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO)
     work, start = arguments.work, arguments.start
     work.mkdir(parents=True, exist_ok=True)
-    training = Training(arguments.objects, arguments.steps, arguments.batch, arguments.seed, steps_of(start))
+    training = Training(arguments.objects, arguments.steps, arguments.batch, arguments.seed, curve_of(start / CURVE))
     vae = initial_vae(start).eval().requires_grad_(False)
     known = views(work, training.objects, training.seed)
     flat = kept_latents(vae, known.images.flatten(0, 1), work / "view-latents.safetensors", vae.device)
