@@ -1,11 +1,12 @@
-"""Every objective on the embedded prior at equal UNet work, scored against the true shapes.
+"""Every objective on the embedded prior, at equal UNet work or for equally many steps, scored against the true shapes.
 
     python -m benchmarks.objectives --passes 240 --seeds 1
+    python -m benchmarks.objectives --steps 120 --seeds 1 --output benchmarks/objectives-equal-steps
 
 Work is counted in passes of one view through the UNet; a pass that learns counts three times, for its way back. SDS takes two
 passes a step, so 240 are its draft of 120 steps; an objective that takes more gets fewer steps.
-Appends one row per run to `objectives.csv` beside this file (a run that is there is not repeated), then writes the summary
-`objectives.md` and the picture sheet `objectives.png`, whose rows are those of the summary.
+Appends one row per run to `objectives.csv` beside this file, or to what `--output` names (a run that is there is not repeated),
+then writes the summary `.md` and the picture sheet `.png`, whose rows are those of the summary.
 """
 
 import argparse
@@ -41,7 +42,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     "ISM": {"objective": "ism"},
     "SDS-Bridge": {"objective": "bridge"},
 }
-FIELDS = ("prompt", "variant", "passes", "seed", "guidance_scale", "steps", "passes_taken", "iou", "color", "seconds")
+FIELDS = ("prompt", "variant", "budget", "seed", "guidance_scale", "steps", "passes_taken", "iou", "color", "seconds")
 TRIAL_STEPS = 12
 WAY_BACK = 3  # the work of a pass forwards and backwards, in passes forwards
 
@@ -68,10 +69,15 @@ def optimised(settings: presets.Settings) -> tuple[assembly.Scene, float]:
     return dream.scene, seen() / settings.views
 
 
-def one_run(settings: presets.Settings, thing: Thing, passes: int, picture: Path) -> dict[str, str]:
-    """Optimise for as many steps as the passes allow, extract, score, and keep a strip of four views."""
+def steps_within(settings: presets.Settings, passes: int) -> int:
+    """As many steps as the passes allow, found by a short trial."""
     _, trial = optimised(presets.replace(settings, steps=TRIAL_STEPS))
-    settings = presets.replace(settings, steps=max(round(passes * TRIAL_STEPS / trial), 1))
+    return max(round(passes * TRIAL_STEPS / trial), 1)
+
+
+def one_run(settings: presets.Settings, thing: Thing, passes: int | None, steps: int, picture: Path) -> dict[str, str]:
+    """Optimise for the steps, or for those within the passes, extract, score, and keep a strip of four views."""
+    settings = presets.replace(settings, steps=steps if passes is None else steps_within(settings, passes))
     started = time.process_time()
     scene, taken = optimised(settings)
     seconds = time.process_time() - started
@@ -91,16 +97,16 @@ def jobs(seeds: int) -> Iterator[tuple[Thing, str, presets.Settings]]:
                 yield thing, name, presets.preset("draft", "cpu", prompt=thing.caption, seed=seed, **changes)
 
 
-def summary(rows: list[dict[str, str]], passes: int) -> str:
+def summary(rows: list[dict[str, str]], budget: str) -> str:
     """A table of means per variant."""
     lines = [
-        f"Draft preset, {passes} UNet passes per view of a run, {', '.join(thing.caption for thing in THINGS)}.",
+        f"Draft preset, {budget} a run, {', '.join(thing.caption for thing in THINGS)}.",
         "",
         "| objective | guidance scale | steps | runs | mean IoU | worst IoU | mean colour error (CIEDE2000) | CPU seconds |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name in VARIANTS:
-        of = [row for row in rows if row["variant"] == name and row["passes"] == str(passes)]
+        of = [row for row in rows if row["variant"] == name and row["budget"] == budget]
         iou, color, seconds, steps = (np.array([float(row[key]) for row in of]) for key in ("iou", "color", "seconds", "steps"))
         lines.append(
             f"| {name} | {of[0]['guidance_scale']} | {steps.mean():.0f} | {len(of)} | {iou.mean():.3f} | {iou.min():.3f} |"
@@ -112,19 +118,22 @@ def summary(rows: list[dict[str, str]], passes: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--passes", type=int, default=240, help="of each view of a step through the UNet, in a whole run")
+    parser.add_argument("--steps", type=int, help="so many for every objective, whatever work they are")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at a time, one thread each")
     parser.add_argument("--output", type=Path, default=HERE / "objectives")
     arguments = parser.parse_args()
     table, pictures = arguments.output.with_suffix(".csv"), Path(f"{arguments.output}-pictures")
     pictures.mkdir(exist_ok=True)
+    passes, steps = (None, arguments.steps) if arguments.steps else (arguments.passes, 0)
+    budget = f"{passes} UNet passes per view" if passes else f"{steps} steps"
     todo = []
     for thing, name, settings in jobs(arguments.seeds):
-        key = {"prompt": thing.caption, "variant": name, "passes": str(arguments.passes), "seed": str(settings.seed)}
+        key = {"prompt": thing.caption, "variant": name, "budget": budget, "seed": str(settings.seed)}
         picture = pictures / f"{picture_name(thing, name, settings.seed)}.png"
-        todo.append((key, one_run, (settings, thing, arguments.passes, picture)))
+        todo.append((key, one_run, (settings, thing, passes, steps, picture)))
     rows = completed(table, FIELDS, todo, arguments.workers)
-    arguments.output.with_suffix(".md").write_text(summary(rows, arguments.passes))
+    arguments.output.with_suffix(".md").write_text(summary(rows, budget))
     strips = [
         np.concatenate([np.array(Image.open(pictures / f"{picture_name(thing, name, 0)}.png")) for thing in THINGS], axis=1)
         for name in VARIANTS

@@ -3,15 +3,20 @@
 A checkpoint is a set of named modules and optimisers, the generator that drives the chance, and a few words of text.
 """
 
+import hashlib
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
+
+DIGEST = "digest"  # the word that holds it
 
 
 class CorruptCheckpoint(ValueError):
@@ -47,6 +52,17 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[st
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
+def digest(text: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of all words, names and bytes: a disk that returns another byte than it was given is found out."""
+    found = hashlib.sha256()
+    for key, words in sorted(text.items()):
+        found.update(f"{key}={words}\0".encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
 def save_checkpoint(
     path: Path,
     modules: Mapping[str, nn.Module],
@@ -61,14 +77,34 @@ def save_checkpoint(
     for name, optimizer in optimizers.items():
         tensors |= {f"{name}/{key}": value for key, value in optimizer_tensors(optimizer).items()}
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=dict(text)))
+    words = {**text, DIGEST: digest(text, tensors)}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=words))
 
 
 def checkpoint_text(path: Path) -> dict[str, str]:
-    """The words in a checkpoint, without its tensors; raises `CorruptCheckpoint`."""
+    """The words in a checkpoint, without a look at its tensors; raises `CorruptCheckpoint`."""
+    with opened(path) as file:
+        return {key: words for key, words in (file.metadata() or {}).items() if key != DIGEST}
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The words and tensors of a checkpoint, as they were written; raises `CorruptCheckpoint`."""
+    with opened(path) as file:
+        text = file.metadata() or {}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}
+    if DIGEST not in text:
+        raise CorruptCheckpoint(f"The file {path.name} is no checkpoint of this program.")
+    if text.pop(DIGEST) != digest(text, tensors):
+        raise CorruptCheckpoint(f"The checkpoint {path.name} is damaged: it holds other bytes than were written.")
+    return text, tensors
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A safetensors file; raises `CorruptCheckpoint` for what is none."""
     try:
         with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
+            yield file
     except (SafetensorError, OSError) as error:
         raise CorruptCheckpoint(f"The checkpoint {path.name} cannot be read: {error}.") from error
 
@@ -83,12 +119,7 @@ def load_checkpoint(
 
     Raises `CorruptCheckpoint` when the file is damaged or its tensors are of another run's shape.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise CorruptCheckpoint(f"The checkpoint {path.name} cannot be read: {error}.") from error
+    text, tensors = read_checkpoint(path)
 
     def under(name: str) -> dict[str, Tensor]:
         return {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")}

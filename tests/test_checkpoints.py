@@ -152,11 +152,25 @@ def test_a_checkpoint_of_other_shapes_does_not_fit(tmp_path: Path):
 
 
 @pytest.mark.parametrize("foreign", [{}, {"generator": torch.zeros(3)}, {"generator": torch.zeros(3, dtype=torch.uint8)}])
-def test_somebody_elses_safetensors_do_not_fit(tmp_path: Path, foreign: dict[str, torch.Tensor]):
+def test_somebody_elses_safetensors_are_named_as_such(tmp_path: Path, foreign: dict[str, torch.Tensor]):
     path = tmp_path / "c.safetensors"
     save_file(foreign, path)
-    with pytest.raises(CorruptCheckpoint, match="does not fit these settings"):
+    with pytest.raises(CorruptCheckpoint, match=r"The file c\.safetensors is no checkpoint of this program\."):
         load_checkpoint(path, {}, {}, Generator())
+
+
+def test_a_single_other_byte_is_found_out(tmp_path: Path):
+    """In a tensor, in the words, in the header: whatever byte a disk returns wrongly, nothing is gone on with."""
+    path = tmp_path / "c.safetensors"
+    save(path)
+    content = path.read_bytes()
+    text, words = load(path)[3], content.index("Würfel".encode())
+    for place in [*range(8, len(content), 97), words, len(content) - 1]:
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(CorruptCheckpoint, match=r"The (checkpoint|file) c\.safetensors (is|cannot)"):
+            load(path)
+    path.write_bytes(content)
+    assert load(path)[3] == text
 
 
 def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path):
