@@ -1,7 +1,7 @@
 """Every objective on the embedded prior, at equal UNet work or for equally many steps, scored against the true shapes.
 
     python -m benchmarks.objectives --passes 240 --seeds 1
-    python -m benchmarks.objectives --steps 120 --seeds 1 --output benchmarks/objectives-equal-steps
+    python -m benchmarks.objectives --steps 120 --objects 1 --output benchmarks/objectives-equal-steps
 
 Work is counted in passes of one view through the UNet; a pass that learns counts three times, for its way back. SDS takes two
 passes a step, so 240 are its draft of 120 steps; an objective that takes more gets fewer steps.
@@ -90,17 +90,17 @@ def one_run(settings: presets.Settings, thing: Thing, passes: int | None, steps:
     return row | {"iou": f"{result.iou:.4f}", "color": f"{result.color:.2f}"}
 
 
-def jobs(seeds: int) -> Iterator[tuple[Thing, str, presets.Settings]]:
+def jobs(things: list[Thing], seeds: int) -> Iterator[tuple[Thing, str, presets.Settings]]:
     for seed in range(seeds):
-        for thing in THINGS:
+        for thing in things:
             for name, changes in VARIANTS.items():
                 yield thing, name, presets.preset("draft", "cpu", prompt=thing.caption, seed=seed, **changes)
 
 
-def summary(rows: list[dict[str, str]], budget: str) -> str:
+def summary(rows: list[dict[str, str]], things: list[Thing], budget: str) -> str:
     """A table of means per variant."""
     lines = [
-        f"Draft preset, {budget} a run, {', '.join(thing.caption for thing in THINGS)}.",
+        f"Draft preset, {budget} a run, {', '.join(thing.caption for thing in things)}.",
         "",
         "| objective | guidance scale | steps | runs | mean IoU | worst IoU | mean colour error (CIEDE2000) | CPU seconds |",
         "|---|---|---|---|---|---|---|---|",
@@ -119,23 +119,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--passes", type=int, default=240, help="of each view of a step through the UNet, in a whole run")
     parser.add_argument("--steps", type=int, help="so many for every objective, whatever work they are")
+    parser.add_argument("--objects", type=int, default=len(THINGS), help="the first so many (default %(default)s)")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at a time, one thread each")
     parser.add_argument("--output", type=Path, default=HERE / "objectives")
     arguments = parser.parse_args()
     table, pictures = arguments.output.with_suffix(".csv"), Path(f"{arguments.output}-pictures")
     pictures.mkdir(exist_ok=True)
+    things = THINGS[: arguments.objects]
     passes, steps = (None, arguments.steps) if arguments.steps else (arguments.passes, 0)
     budget = f"{passes} UNet passes per view" if passes else f"{steps} steps"
     todo = []
-    for thing, name, settings in jobs(arguments.seeds):
+    for thing, name, settings in jobs(things, arguments.seeds):
         key = {"prompt": thing.caption, "variant": name, "budget": budget, "seed": str(settings.seed)}
         picture = pictures / f"{picture_name(thing, name, settings.seed)}.png"
         todo.append((key, one_run, (settings, thing, passes, steps, picture)))
     rows = completed(table, FIELDS, todo, arguments.workers)
-    arguments.output.with_suffix(".md").write_text(summary(rows, budget))
+    arguments.output.with_suffix(".md").write_text(summary(rows, things, budget))
     strips = [
-        np.concatenate([np.array(Image.open(pictures / f"{picture_name(thing, name, 0)}.png")) for thing in THINGS], axis=1)
+        np.concatenate([np.array(Image.open(pictures / f"{picture_name(thing, name, 0)}.png")) for thing in things], axis=1)
         for name in VARIANTS
     ]
     Image.fromarray(np.concatenate(strips)).save(arguments.output.with_suffix(".png"))

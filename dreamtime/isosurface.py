@@ -117,5 +117,7 @@ def isosurface(values: Float[Tensor, "R R R"], level: float, bound: float) -> tu
 
 def edge_points(edges: Int[Tensor, "V 2"], resolution: int, bound: float) -> Float[Tensor, "V 2 3"]:
     """The ends of edges of the padded grid in scene units."""
-    index = torch.stack(torch.unravel_index(edges, (resolution + 2,) * 3), dim=-1)
+    side = resolution + 2
+    # torch.unravel_index would import a computer algebra system first, which takes half a second.
+    index = torch.stack([edges // side**2, edges // side % side, edges % side], dim=-1)
     return ((index - 0.5) / resolution * 2 - 1) * bound

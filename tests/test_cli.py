@@ -62,13 +62,15 @@ def test_other_priors_get_no_advice(model, tmp_path, capsys) -> None:
     assert "never seen" not in capsys.readouterr().err
 
 
-def test_waiting_threads_sleep_unless_somebody_wants_otherwise() -> None:
+def test_waiting_threads_soon_sleep_unless_somebody_wants_otherwise() -> None:
     """OpenMP reads its policy as torch loads, so it must stand before: any import of the package runs the package first."""
-    told = "import os, sys, dreamtime; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
-    plain = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    for environment, policy in ((plain, "PASSIVE"), (plain | {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
-        done = subprocess.run([sys.executable, "-c", told], env=environment, capture_output=True, text=True, check=True)
-        assert done.stdout.split() == [policy, "False"]
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    told = f"import os, sys, dreamtime; print(*map(os.environ.get, {names}), 'torch' in sys.modules)"
+    plain = {name: value for name, value in os.environ.items() if name not in names}
+    active, patient = {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "7"}
+    for changed, policy in (({}, "PASSIVE 1000"), (active, "ACTIVE None"), (patient, "PASSIVE 7")):
+        done = subprocess.run([sys.executable, "-c", told], env=plain | changed, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == [*policy.split(), "False"]
 
 
 def test_an_interrupt_in_the_middle_of_a_step_still_delivers(model, tmp_path, monkeypatch, capsys) -> None:
