@@ -23,7 +23,7 @@ def test_the_weights_fit_a_space() -> None:
 
 
 def test_the_weights_name_no_folder_of_whoever_made_them() -> None:
-    for path in (*WEIGHTS.rglob("*.json"), *ZERO123.rglob("*.json")):
+    for path in (path for folder in (WEIGHTS, ZERO123, SCORER) for path in folder.rglob("*.json")):
         assert "_name_or_path" not in json.loads(path.read_text()), path
 
 

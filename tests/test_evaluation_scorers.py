@@ -14,8 +14,11 @@ from transformers import CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from dreamtime.evaluation import scorers
+from dreamtime.evaluation.retrieval import retrieved
 from dreamtime.evaluation.scorers import load_scorer
+from dreamtime.evaluation.views import portrait_of_truth
 from dreamtime.priors.folders import ModelUnavailable
+from dreamtime.toybox.world import held_out_objects
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,7 @@ def test_similarities_are_those_of_the_library(folder: Path, generator: Callable
     pictures = processor([Image.fromarray(each.numpy()) for each in pixels], return_tensors="pt")
     tokens = CLIPTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
-        model = CLIPModel.from_pretrained(folder)
+        model = CLIPModel.from_pretrained(folder, dtype=torch.float32)
         theirs = model(**pictures, **tokens).logits_per_image / model.logit_scale.exp()
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
@@ -102,3 +105,14 @@ def test_another_kind_of_model_is_refused(folder: Path, tmp_path: Path):
     (odd / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelUnavailable, match="could not be loaded"):
         load_scorer(str(odd))
+
+
+def test_the_shipped_judge_finds_the_captions_of_true_objects():
+    """Colour renders of what the captions say retrieve them: what R-Precision of a perfect result is."""
+    what = held_out_objects(10)[::3]
+    judge = load_scorer()
+    captions = judge.texts([each.caption for each in held_out_objects(10)])
+    truth = torch.arange(10)[::3]
+    for row, each in zip(truth.tolist(), what, strict=True):
+        views = judge.images(portrait_of_truth(each).color)
+        assert retrieved(views @ captions.T, torch.full((len(views),), row)).double().mean() > 0.7, each.caption
