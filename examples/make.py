@@ -2,7 +2,8 @@
 
     python -m examples.make [prompts] [pictures] [results]
 
-`prompts`: what the embedded model makes of each line of `prompts.txt`, at draft quality, one small picture each.
+`prompts`: what the embedded model makes of each line of `prompts.txt`, at draft quality, one small picture each, and all
+together for the README.
 `pictures`: `pictures/*`, eight objects of the toybox, cut out, and one as a photograph would show it.
 `results`: `results/*.glb` and `*.webp`, what the embedded Zero-1-to-3 makes of each of those, at standard quality.
 Run it again whenever the embedded models have changed; what runs were made with stands in the GLB's extras.
@@ -32,6 +33,7 @@ from dreamtime.ui.text_layout import EXAMPLES, example_prompts
 SIDE = 256  # pixels
 ELEVATION = 20.0  # degrees
 PICTURES, RESULTS = EXAMPLES / "pictures", EXAMPLES / "results"
+TEASER = EXAMPLES.parent / "docs" / "teaser.png"
 SHOWN: dict[str, tuple[Object, float]] = {  # by file name: the object, and the azimuth it is seen from, degrees
     "mushroom": (Thing("mushroom", "red", "white"), 0),
     "car": (Thing("car", "blue"), 50),
@@ -89,6 +91,19 @@ def make_prompts() -> None:
         with TemporaryDirectory() as folder:
             run = runs.create_run(Path(folder), presets.preset("draft", "cpu", prompt=prompt))
             small(finished(run).files["picture"], EXAMPLES / f"{runs.file_name(prompt)}.webp")
+
+    pictures = [EXAMPLES / f"{runs.file_name(prompt)}.webp" for prompt in example_prompts()]
+    together(pictures, columns=4).save(TEASER, optimize=True)
+
+
+def together(pictures: list[Path], columns: int) -> Image.Image:
+    """Small pictures on one white sheet, row by row."""
+    sheet = Image.new("RGB", (columns * SIDE, -(-len(pictures) // columns) * SIDE), "white")
+    for place, path in enumerate(pictures):
+        with Image.open(path) as picture:
+            cut = picture.convert("RGBA")
+        sheet.paste(cut, (place % columns * SIDE, place // columns * SIDE), cut)
+    return sheet
 
 
 def make_pictures() -> None:
