@@ -8,7 +8,7 @@ from torch import Generator
 from dreamtime.assembly import dtype_of
 from dreamtime.presets import REPRESENTATIONS, Settings
 from dreamtime.priors.folders import ModelUnavailable
-from dreamtime.priors.hub import find_file, what_it_reads
+from dreamtime.priors.hub import DENOISER, find, find_file, on_this_disk, pipeline_here, what_it_reads
 from dreamtime.toybox.known import nearest_known, read_known, spelled, unknown_words
 
 log = logging.getLogger(__name__)
@@ -49,10 +49,41 @@ def check_reader(prior: str) -> None:
         raise ModelUnavailable(prior, "is shown a picture and reads no text: give it one, or choose a model that reads prompts")
 
 
+ADAPTABLE = ("StableDiffusionPipeline", "IFPipeline")
+"""The pipelines whose UNet `priors.lora` can make VSD's second predictor of."""
+
+
+def check_looker(prior: str) -> None:
+    """Raise `ModelUnavailable` on what is known, without the network, to be no model that is shown pictures."""
+    if what_it_reads(prior) == "text":
+        raise ModelUnavailable(prior, "reads text and is shown no picture: choose a Zero-1-to-3, or begin from a prompt")
+
+
+def check_abilities(settings: Settings) -> None:
+    """Raise `ModelUnavailable` on what is asked of a model on this disk and its kind cannot do."""
+    pipeline = pipeline_here(settings.prior)
+    if pipeline is None:
+        return
+    if settings.objective == "vsd" and pipeline not in ADAPTABLE:
+        raise ModelUnavailable(settings.prior, f"is a {pipeline}, in which the objective 'vsd' cannot learn: choose another")
+    if settings.embedding and pipeline != "StableDiffusionPipeline":
+        raise ModelUnavailable(settings.embedding, "is a textual inversion, which works with Stable Diffusion 1 and 2 only")
+    if pipeline == "StableDiffusion3Pipeline" and (settings.lora or settings.attention != "fused"):
+        raise ModelUnavailable(settings.prior, "is a transformer: LoRA adapters and sliced attention are for UNets")
+
+
 def check_ingredients(settings: Settings) -> None:
     """Raise `ModelUnavailable` on a model or an addition to it that a run could not have, before anything of it is written."""
     if settings.task == "text":
         check_reader(settings.prior)
+        check_abilities(settings)
+    else:
+        check_looker(settings.prior)
+        if settings.text_prior:
+            check_reader(settings.text_prior)
+    for prior in filter(None, (settings.prior, settings.text_prior)):
+        if (path := on_this_disk(prior)) and path.is_dir():
+            find(prior, DENOISER)
     for addition, what in ((settings.lora, "a LoRA"), (settings.embedding, "a textual inversion")):
         if addition:
             find_file(addition, what)

@@ -338,21 +338,32 @@ def list_presets(arguments: argparse.Namespace) -> None:
     names = [arguments.method] if arguments.method else list(methods.METHODS)
     prior, _ = presets.resolve_prior(arguments.prior, presets.resolve_device("auto"))
     beforehand.check_reader(prior)  # needs no weights: a Hub id that nobody here knows may be one
-    made = {name: recipe(presets.preset(arguments.preset, prior=prior, method=name)) for name in names}
+    made, unfit = dict[str, dict[str, Any]](), dict[str, str]()
+    for name in names:
+        try:
+            made[name] = recipe(presets.preset(arguments.preset, prior=prior, method=name))
+        except ValueError as error:
+            if arguments.method:
+                raise
+            unfit[name] = str(error)
+    if not made:
+        raise ValueError(unfit[names[0]])
     if arguments.json:
         told = {name: methods.METHODS[name] for name in names}
         words = {name: {"title": it.title, "source": it.source, "differs": it.differs} for name, it in told.items()}
-        listed = {name: {**words[name], "settings": made[name]} for name in names}
+        listed = {name: {**words[name], "settings": made[name]} for name in made}
         print(json.dumps(listed[arguments.method] if arguments.method else listed, indent=1))
         return
     if arguments.method:
         print_table([[name.replace("_", " "), plain(value)] for name, value in made[arguments.method].items()])
     else:
-        print(f"The preset {arguments.preset} with the prior {made[names[0]]['prior']}:")
+        print(f"The preset {arguments.preset} with the prior {prior}:")
         head = ["method", *(name.replace("_", " ") for name in LISTED)]
         print_table([head, *([name, *(plain(values[column]) for column in LISTED)] for name, values in made.items())])
-    for name in names:
+    for name in made:
         print(f"\n{methods.METHODS[name].title}: {methods.METHODS[name].source}. {methods.METHODS[name].differs}")
+    for name, reason in unfit.items():
+        print(f"\n{methods.METHODS[name].title} is left out. {reason}")
     print(f"\n{methods.IN_ALL}")
 
 

@@ -156,9 +156,10 @@ def check(objective: str, guidance: str, guidance_scale: float, weighting: str, 
         )
     if objective in SELF_WEIGHTED and weighting != "sds":
         raise ValueError(f"The objective {objective!r} brings its own w(t): leave the weighting at 'sds', got {weighting!r}.")
-    if objective == "csd" and guidance_scale == 1:
+    if objective == "csd" and guidance_scale <= 1:
         raise ValueError(
-            "The objective 'csd' is (guidance scale - 1) times the pull of the text: a guidance scale of 1 leaves no gradient."
+            "The objective 'csd' is (guidance scale - 1) times the pull of the text: it needs a guidance scale above 1, got"
+            f" {guidance_scale:g}."
         )
     if objective in ("nfsd", "bridge") and guidance_scale == 0:
         raise ValueError(f"With a guidance scale of 0 the objective {objective!r} would not look at the prompt.")

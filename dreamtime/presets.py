@@ -15,7 +15,7 @@ from torch import Generator
 from dreamtime import distillation, objectives, timesteps
 from dreamtime.methods import METHODS
 from dreamtime.objectives import GUIDANCES, OBJECTIVES
-from dreamtime.priors.hub import MODELS, automatic
+from dreamtime.priors.hub import MODELS, automatic, known
 from dreamtime.priors.options import ATTENTIONS as ATTENTIONS
 from dreamtime.priors.options import MEMORIES as MEMORIES
 from dreamtime.priors.options import Options
@@ -309,8 +309,8 @@ def preset(name: str, device: str = "auto", prior: str = "toybox", method: str =
     table = PRESETS[size]
     start = table[one_of("preset", name, table)]
     numbers = numbers_of(method, size, name)
-    own = MODELS[prior].guidance_scale if prior in MODELS else None
-    guided = {} if own is None else {"guidance_scale": own}
+    model = known(prior)
+    guided = {"guidance_scale": model.guidance_scale} if model and model.guidance_scale is not None else {}
     guided |= OBJECTIVE_CHANGES[size].get(changes.get("objective", numbers["objective"]), {})
     return replace(start, **{"prior": prior, "device": device, **numbers, **guided, **changes})
 

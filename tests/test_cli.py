@@ -215,7 +215,7 @@ def test_a_random_schedule_repeats_with_its_seed(capsys) -> None:
         (["text", "a red cube", "--steps", "many"], "invalid int value"),
         (["text", "a red cube", "--preset", "best"], "Unknown preset 'best'"),
         (["text", "a cat", "--objective", "magic"], "Unknown objective 'magic'"),
-        (["text", "a cat", "--objective", "csd", "--guidance-scale", "1"], "leaves no gradient"),
+        (["text", "a cat", "--objective", "csd", "--guidance-scale", "1"], "it needs a guidance scale above 1, got 1"),
         (["text", "a cat", "--objective", "csd", "--guidance", "perp-neg"], "in its own way"),
         (["text", "a cat", "--method", "magic"], "Unknown method 'magic'"),
         (["text", "a cat", "--method", "prolificdreamer", "--prior", "stable-diffusion-xl"], "'vsd' learns in a UNet"),

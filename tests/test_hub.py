@@ -332,3 +332,24 @@ def test_the_choice_on_a_gpu_is_what_is_within_reach(online: FakeHub, folder: Pa
     assert online.fetched == []
     offline_again()
     assert hub.automatic("cuda")[0] == "toybox"
+
+
+def test_half_a_download_is_not_within_reach(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DREAMTIME_MODEL_DIR", str(tmp_path))
+    whole = copied(folder, tmp_path / "stable-diffusion-1.5")
+    assert hub.automatic("cuda")[0] == "stable-diffusion-1.5"
+    assert hub.pipeline_here("stable-diffusion-1.5") == "StableDiffusionPipeline"
+    next((whole / "unet").glob("*.safetensors")).unlink()
+    assert hub.automatic("cuda")[0] == "toybox"
+    shutil.rmtree(whole)
+    whole.mkdir()
+    assert hub.automatic("cuda")[0] == "toybox"
+
+
+def test_an_addition_is_one_whole_file(tmp_path: Path) -> None:
+    (pickled := tmp_path / "style.ckpt").write_bytes(b"")
+    with pytest.raises(ModelUnavailable, match="is no safetensors file; pickles are never loaded"):
+        hub.find_file(str(pickled), "a LoRA")
+    (damaged := tmp_path / "style.safetensors").write_bytes(b"not tensors")
+    with pytest.raises(ModelUnavailable, match="is damaged or no safetensors file"):
+        hub.find_file(str(damaged), "a LoRA")

@@ -92,7 +92,8 @@ def test_the_defaults_suit_every_objective(objective: str) -> None:
         (("csd", "perp-neg", 7.5, "sds"), "'csd' combines the prior's answers in its own way"),
         (("nfsd", "rescaled", 7.5, "sds"), "'nfsd' combines the prior's answers in its own way"),
         (("sdi", "classifier-free", 7.5, "fantasia3d"), "'sdi' brings its own w\\(t\\).*got 'fantasia3d'"),
-        (("csd", "classifier-free", 1.0, "sds"), "a guidance scale of 1 leaves no gradient"),
+        (("csd", "classifier-free", 1.0, "sds"), "it needs a guidance scale above 1, got 1"),
+        (("csd", "classifier-free", 0.5, "sds"), "it needs a guidance scale above 1, got 0.5"),
         (("bridge", "classifier-free", 0.0, "sds"), "'bridge' would not look at the prompt"),
     ],
 )

@@ -99,7 +99,7 @@ def test_options_reach_the_schedules_that_have_them() -> None:
         ({"lora_scale": float("nan")}, "LoRA scale"),
         ({"objective": "gan"}, "Unknown objective 'gan': choose one of sds, vsd"),
         ({"guidance": "loud"}, "Unknown guidance 'loud': choose one of classifier-free"),
-        ({"objective": "csd", "guidance_scale": 1.0}, "leaves no gradient"),
+        ({"objective": "csd", "guidance_scale": 1.0}, "it needs a guidance scale above 1, got 1"),
         ({"objective": "ism", "weighting": "uniform"}, "brings its own w"),
         ({"objective": "vsd", "memory": "lowest"}, "memory 'lowest' takes apart"),
         ({"second_learning_rate": -1.0}, "learning rate of the second predictor"),

@@ -1,5 +1,6 @@
 """What versions 1 and 2 come as besides folders, and how they are run with little memory; `test_parity` has the rest."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tiny_models import tiny_pipeline
 from dreamtime.priors import hub, loading
 from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.priors.options import Options
+from dreamtime.priors.stable_diffusion import load_alphas_cumprod
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
 PROMPTS = ["a blue ball", "a red cube, front view"]
@@ -156,3 +158,18 @@ def test_texts_are_embedded_once_and_their_encoder_is_let_go(embedded) -> None:
     assert (len(loads), sorted(asked)) == (1, ["a", "bb"])
     assert remembered(["ccc", "a"]).flatten().tolist() == [3, 1]
     assert (len(loads), sorted(asked)) == (2, ["a", "bb", "ccc"])
+
+
+@pytest.mark.parametrize(
+    ("told", "sentence"),
+    [
+        ({"_class_name": "EDMDPMSolverMultistepScheduler", "sigma_max": 80.0}, "EDMDPMSolverMultistepScheduler names no betas"),
+        ({"beta_schedule": "linear", "prediction_type": "flow_prediction"}, "predicts 'flow_prediction', expected epsilon or"),
+    ],
+)
+def test_noise_of_another_kind_is_refused(tmp_path: Path, told: dict[str, object], sentence: str) -> None:
+    """Read as betas that it does not name, it would be distilled at the wrong noise levels without a word."""
+    tiny_pipeline("epsilon").save_pretrained(tmp_path)
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(told))
+    with pytest.raises(ModelUnavailable, match=sentence):
+        load_alphas_cumprod(tmp_path)

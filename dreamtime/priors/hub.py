@@ -80,6 +80,9 @@ MODELS: dict[str, Model] = {
     "stable-zero123": Model(("ashawkey/stable-zero123-diffusers",), guidance_scale=3.0, reads="image", absolute_elevation=True),
 }
 
+DENOISER = ("unet", "transformer", "vae", "scheduler")
+"""The parts without which no run goes on, whatever the layout: of these, a model has those that its index names."""
+
 WANTED_ON_A_GPU = ("stable-diffusion-2.1-base", "stable-diffusion-1.5")
 
 
@@ -283,20 +286,50 @@ def find_file(source: str, what: str) -> Path:
             path = Path(snapshot_download(name, revision=revision or None, allow_patterns="*.safetensors"))
         except UNREACHABLE as error:
             raise ModelUnavailable(source, why(error, source)) from error
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-    if len(files) != 1 or files[0].suffix != ".safetensors":
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [checked_file(path)]
+    if len(files) != 1:
         raise ModelUnavailable(source, f"must be or hold exactly one .safetensors file with {what}, got {len(files)} files")
-    return files[0]
+    try:
+        with safe_open(str(files[0]), framework="pt"):
+            return files[0]
+    except (SafetensorError, OSError) as error:
+        raise ModelUnavailable(str(files[0]), "is damaged or no safetensors file") from error
+
+
+def folder_here(source: str) -> Path | None:
+    """The folder of a model on this disk, complete or not; None where the network would be asked, and for a single file."""
+    here = (on_this_disk(place) or cached(place) for place in places_of(source))
+    return next((path for path in here if path and path.is_dir()), None)
+
+
+def pipeline_here(source: str) -> str | None:
+    """The pipeline that a model on this disk was made for, as its index says. Raises `ModelUnavailable`."""
+    folder = folder_here(source)
+    return in_folder(folder, source, (), weights=False).pipeline if folder else None
+
+
+def complete_here(place: str) -> bool:
+    """Whether all of a model is on this disk."""
+    path = on_this_disk(place) or cached(place)
+    if path is None or path.is_file():
+        return path is not None
+    try:
+        in_folder(path, place, (*DENOISER, "text_encoder", "tokenizer"), weights=True)
+    except ModelUnavailable:
+        return False
+    return True
 
 
 def reachable(source: str) -> bool:
     """Whether a model is on this disk, or one of its mirrors would hand it over; nothing is fetched."""
     for place in places_of(source):
-        if on_this_disk(place) or cached(place):
+        if complete_here(place):
             return True
-        if not constants.HF_HUB_OFFLINE:
+        if not constants.HF_HUB_OFFLINE and HUB_ID.fullmatch(place):
+            name = place.partition("@")[0]
             try:
-                HfApi().auth_check(place.partition("@")[0])
+                HfApi().model_info(name, timeout=TIMEOUT)  # the other question has no limit of time
+                HfApi().auth_check(name)
             except UNREACHABLE:
                 log.info("%s does not answer", place, exc_info=True)
             else:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
@@ -57,7 +57,16 @@ class StableDiffusionText:
 
 
 def noise_levels_of(checkpoint: Checkpoint) -> tuple[Float[Tensor, " T"], PredictionType]:
-    """The noise levels abar, float64, and what the network predicts, by whatever scheduler the model came with."""
+    """The noise levels abar, float64, and what the network predicts, by whatever scheduler the model came with.
+
+    Raises `ModelUnavailable` for one that does not say its betas, as EDM's does not, or predicts something else.
+    """
+    told = DDIMScheduler.load_config(checkpoint.configuration, subfolder="scheduler", local_files_only=True)
+    if told.get("beta_schedule") is None and told.get("trained_betas") is None:
+        raise ModelUnavailable(checkpoint.place, f"has noise levels of another kind ({told.get('_class_name')} names no betas)")
+    if (predicted := told.get("prediction_type", "epsilon")) not in get_args(PredictionType):
+        expected = " or ".join(get_args(PredictionType))
+        raise ModelUnavailable(checkpoint.place, f"predicts {predicted!r}, expected {expected}")
     scheduler = DDIMScheduler.from_pretrained(checkpoint.configuration, subfolder="scheduler", local_files_only=True)
     return scheduler.alphas_cumprod.double(), scheduler.config.prediction_type
 

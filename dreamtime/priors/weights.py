@@ -47,10 +47,10 @@ def one_sentence(checkpoint: Checkpoint) -> Iterator[None]:
         raise ModelUnavailable(checkpoint.place, "does not fit into this GPU's memory: set memory to low or lowest") from error
     except UNREADABLE as error:
         log.info("loading %s failed", checkpoint.place, exc_info=True)
+        again = "" if Path(checkpoint.place).exists() else "; delete them to have them fetched again"
         raise ModelUnavailable(
             checkpoint.place,
-            f"could not be loaded ({type(error).__name__}): its files are damaged or belong to another kind of model;"
-            " delete them to have them fetched again",
+            f"could not be loaded ({type(error).__name__}): its files are damaged or belong to another kind of model{again}",
         ) from error
 
 

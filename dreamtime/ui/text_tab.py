@@ -14,7 +14,16 @@ from dreamtime.ui.running import connect_runs, start
 from dreamtime.ui.server import PRIOR, Server
 from dreamtime.ui.text_layout import TextTab, lay_out, text_presets
 from dreamtime.ui.watching import Updates
-from dreamtime.ui.widgets import KNOBS, MAX_SEED, PRIOR_NAMES, preset_values, settings_of, start_of, values_of
+from dreamtime.ui.widgets import (
+    KNOBS,
+    MAX_SEED,
+    PRIOR_NAMES,
+    guidance_of,
+    preset_values,
+    settings_of,
+    start_of,
+    values_of,
+)
 
 TAKE_PROMPT = """() => document.addEventListener("click", event => {
     const tile = event.target.closest(".dt-tile"), prompt = document.querySelector("#dt-prompt textarea")
@@ -77,8 +86,14 @@ def connect_choices(tab: TextTab, server: Server) -> None:
         with one_sentence(escape):
             return list(preset_values(preset, prior, method).values())
 
+    def objective_chosen(preset: str, prior: str, method: str, objective: str) -> float:
+        with one_sentence(escape):
+            return guidance_of(preset, prior, method, objective)
+
     knobs = list(tab.knobs.values())
-    method = tab.knobs["method"]
+    method, objective = tab.knobs["method"], tab.knobs["objective"]
+    start_and_objective = [tab.preset, tab.prior, method, objective]
+    objective.input(objective_chosen, start_and_objective, tab.knobs["guidance_scale"], queue=False, **QUIET)
     starts = [tab.preset.input, tab.prior.input, method.input]
     gr.on(starts, start_chosen, [tab.preset, tab.prior, method], knobs, queue=False, **QUIET)
     # Apart from the knobs, since estimating a GPU's memory takes seconds.

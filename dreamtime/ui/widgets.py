@@ -214,3 +214,8 @@ def preset_values(preset: str, prior: str, method: str = "dreamtime") -> dict[st
     """What the widgets show for a preset, by name."""
     values = {**vars(presets.preset(preset, prior=resolved(prior), method=method)), "method": method}
     return {name: spelled(values[name]) for name in KNOBS}
+
+
+def guidance_of(preset: str, prior: str, method: str, objective: str) -> float:
+    """The guidance scale that a preset gives to an objective; raises ValueError where the prior cannot serve it."""
+    return presets.preset(preset, prior=resolved(prior), method=method, objective=objective).guidance_scale

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dreamtime import presets
-from dreamtime.ui.widgets import KNOBS, PRESET_NAMES, PRIOR_NAMES, preset_values, settings_of
+from dreamtime.ui.widgets import KNOBS, PRESET_NAMES, PRIOR_NAMES, guidance_of, preset_values, settings_of
 
 
 def made(**choices: Any) -> presets.Settings:
@@ -99,3 +99,13 @@ def test_a_seed_is_a_whole_number_that_browsers_hold(seed: Any) -> None:
 def test_a_prompt_is_text_of_bounded_length(prompt: Any) -> None:
     with pytest.raises(ValueError, match="prompt"):
         settings_of(prompt, "draft", "toybox", 0, {})
+
+
+@pytest.mark.parametrize("objective", ["sds", "vsd", "csd", "sdi"])
+def test_an_objective_brings_its_guidance_scale_to_the_page(objective: str) -> None:
+    for prior in ("toybox", "stable-diffusion-1.5"):
+        asked = presets.preset("standard", prior=prior, objective=objective)
+        assert guidance_of("standard", prior, "dreamtime", objective) == asked.guidance_scale
+    assert guidance_of("standard", "stable-diffusion-1.5", "dreamtime", "vsd") == 7.5
+    with pytest.raises(ValueError, match="'vsd' learns in a UNet"):
+        guidance_of("standard", "stable-diffusion-xl", "dreamtime", "vsd")

@@ -1,0 +1,74 @@
+"""What is refused before a run has a folder, because a model on this disk, or its kind, could not do it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+from tiny_models import tiny_flow_pipeline, tiny_pipeline, tiny_xl_pipeline
+from torch import zeros
+
+from dreamtime.beforehand import check_ingredients
+from dreamtime.image_to_3d import EMBEDDED, image_preset
+from dreamtime.presets import Settings, preset
+from dreamtime.priors.folders import ModelUnavailable
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    tiny_pipeline("epsilon").save_pretrained(folder / "sd")
+    tiny_xl_pipeline().save_pretrained(folder / "xl")
+    tiny_flow_pipeline().save_pretrained(folder / "sd3")
+    save_file({"x": zeros(1)}, folder / "style.safetensors")
+    return folder
+
+
+def asked(prior: Path, **changes: str) -> Settings:
+    return preset("draft", "cpu", str(prior), prompt="a cat", **changes)
+
+
+@pytest.mark.parametrize(
+    ("prior", "changes", "sentence"),
+    [
+        ("xl", {"objective": "vsd"}, "StableDiffusionXLPipeline, in which the objective 'vsd' cannot learn"),
+        ("sd3", {"objective": "vsd"}, "StableDiffusion3Pipeline, in which the objective 'vsd' cannot learn"),
+        ("sd3", {"lora": "style.safetensors"}, "LoRA adapters and sliced attention are for UNets"),
+        ("sd3", {"attention": "sliced"}, "LoRA adapters and sliced attention are for UNets"),
+        ("xl", {"embedding": "style.safetensors"}, "textual inversion, which works with Stable Diffusion 1 and 2 only"),
+    ],
+)
+def test_what_a_kind_of_model_cannot_do_is_refused(
+    models: Path, monkeypatch: pytest.MonkeyPatch, prior: str, changes: dict[str, str], sentence: str
+) -> None:
+    monkeypatch.chdir(models)
+    with pytest.raises(ModelUnavailable, match=sentence):
+        check_ingredients(asked(models / prior, **changes))
+    check_ingredients(asked(models / prior))
+    check_ingredients(asked(models / "sd", **changes))
+
+
+def test_a_folder_without_weights_is_refused(models: Path, tmp_path: Path) -> None:
+    for name in ("model_index.json", "scheduler/scheduler_config.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text((models / "sd" / name).read_text())
+    with pytest.raises(ModelUnavailable, match=r"is incomplete: it lacks unet/config\.json"):
+        check_ingredients(asked(tmp_path))
+
+
+def test_whoever_reads_text_is_shown_no_picture_and_the_reverse(models: Path) -> None:
+    picture = image_preset("draft", "cpu")
+    check_ingredients(picture)
+    with pytest.raises(ModelUnavailable, match="reads text and is shown no picture"):
+        check_ingredients(replace(picture, prior=str(models / "sd")))
+    with pytest.raises(ModelUnavailable, match="reads no text"):
+        check_ingredients(replace(picture, prompt="a cat", text_prior=EMBEDDED))
+    with pytest.raises(ModelUnavailable, match="is no file, no folder"):
+        check_ingredients(replace(picture, prompt="a cat", text_prior="nope"))
+    with pytest.raises(ModelUnavailable, match="reads no text"):
+        check_ingredients(asked(Path(EMBEDDED)))
+
+
+@pytest.mark.parametrize(("prior", "scale"), [("deepfloyd-if-xl", 20), ("DeepFloyd/IF-I-XL-v1.0", 20)])
+def test_a_model_is_guided_as_the_table_says_by_whatever_name(prior: str, scale: float) -> None:
+    assert preset("standard", "cpu", prior, prompt="a cat").guidance_scale == scale
