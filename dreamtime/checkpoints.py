@@ -48,7 +48,8 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[st
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         index, quantity = name.split(".", 1)
-        state.setdefault(int(index), {})[quantity] = value.reshape(()) if quantity == "step" else value
+        # Copied, since what is read may be the file itself, which some systems let nobody replace while it is in use.
+        state.setdefault(int(index), {})[quantity] = (value.reshape(()) if quantity == "step" else value).clone()
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
@@ -84,7 +85,10 @@ def save_checkpoint(
 def checkpoint_text(path: Path) -> dict[str, str]:
     """The words in a checkpoint, without a look at its tensors; raises `CorruptCheckpoint`."""
     with opened(path) as file:
-        return {key: words for key, words in (file.metadata() or {}).items() if key != DIGEST}
+        text = file.metadata() or {}
+    if DIGEST not in text:
+        raise CorruptCheckpoint(f"The file {path.name} is no checkpoint of this program.")
+    return {key: words for key, words in text.items() if key != DIGEST}
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -7,6 +7,7 @@ computed before it is lost.
 import argparse
 import csv
 import json
+import logging
 import math
 import os
 import shutil
@@ -25,7 +26,9 @@ from dreamtime import beforehand, diffusion, image_to_3d, methods, objectives, p
 from dreamtime.evaluation import command
 from dreamtime.priors import options
 
-USAGE_ERROR = 2
+log = logging.getLogger(__name__)
+
+UNEXPECTED, USAGE_ERROR = 1, 2
 LISTED = ("schedule", "objective", "guidance_scale", "steps", "learning_rate", "views", "resolution", "representation")
 FORMATS = (".glb", ".obj", ".ply", ".stl")
 
@@ -440,4 +443,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("dreamtime: interrupted.", file=sys.stderr)
         return 130
+    except Exception as error:  # the last net: people get a sentence, the log what a developer needs
+        log.info("unexpected", exc_info=True)
+        print(f"dreamtime: something unexpected went wrong ({type(error).__name__}: {error}).", file=sys.stderr)
+        return UNEXPECTED
     return 0

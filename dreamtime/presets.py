@@ -6,8 +6,9 @@ the only tables of names: menus, API and command line read them here.
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import torch
 from torch import Generator
@@ -19,7 +20,7 @@ from dreamtime.priors.hub import MODELS, automatic, known
 from dreamtime.priors.options import ATTENTIONS as ATTENTIONS
 from dreamtime.priors.options import MEMORIES as MEMORIES
 from dreamtime.priors.options import Options
-from dreamtime.prompts import checked_prompt
+from dreamtime.prompts import MAX_PROMPT_CHARACTERS, check_characters, checked_prompt
 from dreamtime.representations import NeRF, feature_grid_nerf, frequency_nerf, hash_grid_nerf
 from dreamtime.timesteps import Timetable
 
@@ -72,7 +73,14 @@ def one_of(what: str, name: str, table: Any) -> str:
 
 def within(what: str, value: float | int, low: float | int, high: float | int) -> None:
     if not low <= value <= high:
-        raise ValueError(f"The {what} must lie between {low:g} and {high:g}, got {value:g}.")
+        raise ValueError(f"The {what} must lie between {spoken(low)} and {spoken(high)}, got {spoken(value)}.")
+
+
+def spoken(number: float | int) -> str:
+    """A number in a sentence: a whole one in full, but for very long ones."""
+    if isinstance(number, float):
+        return f"{number:g}"
+    return str(number) if abs(number) < 10**30 else f"a number of {len(str(abs(number)))} digits"
 
 
 def check_image(settings: "Settings") -> None:
@@ -158,6 +166,8 @@ class Settings:
         one_of("task", self.task, TASKS)
         if self.task == "text" or self.prompt:
             checked_prompt(self.prompt)
+        check_characters("negative prompt", self.negative_prompt)
+        within("length of the negative prompt", len(self.negative_prompt), 0, MAX_PROMPT_CHARACTERS)
         if self.task == "image":
             check_image(self)
         within("elevation", self.elevation, -89, 89)
@@ -223,7 +233,23 @@ def settings_to_dict(settings: Settings) -> dict[str, Any]:
 def settings_from_dict(values: Mapping[str, Any]) -> Settings:
     """The inverse of `settings_to_dict`; raises ValueError or TypeError on anything else."""
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in dict(values).items()}
+    for field in fields(Settings):
+        if field.name in plain and not is_a(plain[field.name], field.type):
+            raise ValueError(f"The setting {field.name!r} cannot be {plain[field.name]!r}.")
     return Settings(**plain)
+
+
+def is_a(value: object, kind: Any) -> bool:
+    """Whether a value is of a field's type; whole numbers are numbers, and truth values are none."""
+    inner = get_args(kind)
+    if get_origin(kind) is Literal:
+        return value in inner
+    if get_origin(kind) in (Union, UnionType):
+        return any(is_a(value, each) for each in inner)
+    if get_origin(kind) is tuple:
+        kinds = inner[:1] * len(value) if inner[-1] is Ellipsis and isinstance(value, tuple) else inner
+        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(is_a, value, kinds))
+    return type(value) in (int, float) if kind is float else type(value) is kind
 
 
 # -- presets: what draft, standard and high mean on a CPU with the embedded prior, and on a GPU with a large one

@@ -1,6 +1,7 @@
 """View-dependent text: which words say where the camera stands (DreamFusion, section 3.2; Perp-Neg)."""
 
 import math
+import unicodedata
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -17,6 +18,7 @@ Embed = Callable[[list[str]], Float[Tensor, "P L D"]]
 View = Literal["front", "side", "back", "overhead"]
 VIEWS: tuple[View, ...] = get_args(View)
 
+TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")  # Unicode's embeddings, overrides and isolates
 MAX_PROMPT_CHARACTERS = 400
 
 FLAWS = "unrealistic, blurry, low quality, out of focus, ugly, low contrast, dull, dark, low-resolution, gloomy"
@@ -47,11 +49,19 @@ def with_view(prompt: str, view: View) -> str:
     return f"{prompt}, {view} view"
 
 
+def check_characters(what: str, text: str) -> None:
+    """Raise ValueError on characters that write nothing: controls, halves of one, and those that turn the line around."""
+    for character in text:
+        if unicodedata.category(character) in ("Cc", "Cs") or unicodedata.bidirectional(character) in TURNING:
+            raise ValueError(f"The {what} holds a character that writes nothing: U+{ord(character):04X}.")
+
+
 def checked_prompt(prompt: object) -> str:
     """The prompt without surrounding blanks; raises ValueError on what is no text, empty or too long."""
     if not isinstance(prompt, str):
         raise ValueError(f"The prompt must be text, got {type(prompt).__name__}.")
     text = " ".join(prompt.split())
+    check_characters("prompt", text)
     if not text:
         raise ValueError('The prompt is empty: describe one object, for example "a red cube".')
     if len(text) > MAX_PROMPT_CHARACTERS:

@@ -34,11 +34,11 @@ from dreamtime.assembly import BUILDING, Dream, Scene, build_scene, timetable_of
 from dreamtime.beforehand import check_ingredients
 from dreamtime.cameras import framing_distance
 from dreamtime.cameras import turntable as cameras_around
-from dreamtime.checkpoints import checkpoint_text, load_checkpoint, save_checkpoint, write_atomically
+from dreamtime.checkpoints import CorruptCheckpoint, checkpoint_text, load_checkpoint, save_checkpoint, write_atomically
 from dreamtime.generation import NonFiniteStep
 from dreamtime.image_to_3d import image_to_3d
 from dreamtime.preprocess import Reference, load_reference, save_reference
-from dreamtime.presets import Settings, settings_from_dict, settings_to_dict
+from dreamtime.presets import Settings, resolve_device, settings_from_dict, settings_to_dict
 from dreamtime.text_to_3d import text_to_3d
 from dreamtime.types import Rendering, Step
 
@@ -150,14 +150,15 @@ def open_run(root: Path, run_id: object) -> Run:
         raise RunError("There is no run with this id here; it may have been swept away.")
     try:
         settings = settings_from_dict(json.loads((folder / "settings.json").read_text()))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise RunError("The settings of this run cannot be read.") from error
     return Run(folder, settings)
 
 
 def request_stop(run: Run) -> None:
     """Ask whoever works on the run, in this process or another, to stop after the current step and keep the result."""
-    (run.folder / "stop").touch()
+    with disk_errors():
+        (run.folder / "stop").touch()
 
 
 def stop_requested(run: Run) -> bool:
@@ -165,13 +166,19 @@ def stop_requested(run: Run) -> bool:
 
 
 def clear_stop(run: Run) -> None:
-    """Take a stop request back, as somebody who resumes does."""
-    (run.folder / "stop").unlink(missing_ok=True)
+    """Take a stop request back, as somebody who resumes does; raises `RunError` while another worker may still heed it."""
+    with working_on(run), disk_errors():
+        (run.folder / "stop").unlink(missing_ok=True)
 
 
 def steps_done(run: Run) -> int:
     """The step of the checkpoint, 0 before the first."""
-    return int(checkpoint_text(run.checkpoint)["step"]) if run.checkpoint.exists() else 0
+    if not run.checkpoint.exists():
+        return 0
+    try:
+        return int(checkpoint_text(run.checkpoint)["step"])
+    except KeyError as error:
+        raise CorruptCheckpoint(f"The file {run.checkpoint.name} is the checkpoint of something else.") from error
 
 
 @contextmanager
@@ -204,8 +211,12 @@ def curve_rows(run: Run, done: int) -> list[tuple[int, int, float]]:
     """Step, t and loss of the steps up to `done`, as saved with the checkpoint."""
     if not run.curve.exists():
         return []
-    with run.curve.open(newline="") as file:
-        rows = [(int(row["step"]), int(row["t"]), float(row["loss"])) for row in csv.DictReader(file)]
+    try:
+        with run.curve.open(newline="") as file:
+            rows = [(int(row["step"]), int(row["t"]), float(row["loss"])) for row in csv.DictReader(file)]
+    except (ValueError, KeyError, TypeError, csv.Error):
+        log.warning("The loss curve of run %s cannot be read; it begins anew.", run.id)
+        return []
     return [row for row in rows if row[0] <= done]
 
 
@@ -218,7 +229,8 @@ def save_curve(run: Run, rows: list[tuple[int, int, float]]) -> None:
 
 
 def dream_of(run: Run) -> Dream:
-    """The parts of a run, from its folder. Raises `ModelUnavailable`."""
+    """The parts of a run, from its folder. Raises `ModelUnavailable`, and ValueError if its device is not here."""
+    resolve_device(run.settings.device)
     if run.settings.task == "image":
         return image_to_3d(run.settings, load_reference(run.reference))
     return text_to_3d(run.settings)
@@ -267,7 +279,10 @@ def work(run: Run, seconds: float = math.inf) -> Generator[Frame, None, None]:
                 if stop_requested(run) or time.monotonic() + pace > deadline:
                     break
         except NonFiniteStep as error:
-            raise RunError(f"{error} The run stopped; its checkpoint of step {steps_done(run)} is kept.") from error
+            if not done:
+                raise RunError(f"{error} The run stopped before anything was computed.") from error
+            save()  # nothing of that step has reached the scene
+            raise RunError(f"{error} The run stopped; its checkpoint of step {done} is kept.") from error
         except torch.OutOfMemoryError as error:
             raise RunError(
                 f"Out of memory: choose a smaller preset, fewer views or a lower resolution. The checkpoint of step"
@@ -364,14 +379,21 @@ def write_results(run: Run, scene: Scene, steps: int, seconds: float) -> None:
 
 
 def delivered(run: Run) -> Result | None:
-    """The result that `deliver` last wrote, or None."""
+    """The result that `deliver` last wrote, or None where there is none whole, or the run has gone on since."""
     name = file_name(run.settings.prompt)
     files = {kind: run.results / f"{name}{ending}" for kind, ending in FILES.items()}
     summary = run.results / "result.json"
     if not summary.is_file() or not all(path.is_file() for path in files.values()):
         return None
-    told = json.loads(summary.read_text())
-    return Result(told["statistics"]["steps"], files, told["statistics"], tuple(told["notes"]))
+    try:
+        told = json.loads(summary.read_text())
+        result = Result(told["statistics"]["steps"], files, told["statistics"], tuple(told["notes"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+    try:
+        return result if steps_done(run) == result.steps else None
+    except CorruptCheckpoint:
+        return result  # all that is left of the run
 
 
 def sweep(root: Path, older_than: float) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tiny_models import tiny_pipeline
 
-from dreamtime import beforehand, presets, runs
+from dreamtime import beforehand, cli, presets, runs
 from dreamtime.cli import main
 
 SMALL = ["--steps", "3", "--views", "1", "--resolution", "16", "--representation", "feature-grid", "--device", "cpu", "--quiet"]
@@ -278,3 +278,12 @@ def test_a_corrupt_checkpoint_is_one_line(finished, tmp_path, capsys) -> None:
     err = capsys.readouterr().err
     assert "cannot be read" in err
     assert "Traceback" not in err
+
+
+def test_what_nobody_foresaw_is_one_line_too(monkeypatch, capsys) -> None:
+    def fails(*arguments: object) -> None:
+        raise AssertionError("odd")
+
+    monkeypatch.setitem(cli.COMMANDS, "presets", fails)
+    assert main(["presets"]) == 1
+    assert capsys.readouterr().err == "dreamtime: something unexpected went wrong (AssertionError: odd).\n"

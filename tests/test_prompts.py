@@ -168,6 +168,7 @@ def test_a_blended_text_lies_between_its_views():
         ("a red cube", "a red cube"),
         ("  a\n red\tcube ", "a red cube"),
         ("x" * MAX_PROMPT_CHARACTERS, "x" * MAX_PROMPT_CHARACTERS),
+        ("a family \U0001f469\u200d\U0001f467 in glass", "a family \U0001f469\u200d\U0001f467 in glass"),
     ],
 )
 def test_a_good_prompt_is_kept_without_needless_blanks(given: str, kept: str):
@@ -182,6 +183,10 @@ def test_a_good_prompt_is_kept_without_needless_blanks(given: str, kept: str):
         (["a red cube"], "must be text, got list"),
         ("", "is empty"),
         (" \n\t ", "is empty"),
+        ("a red\0 cube", r"writes nothing: U\+0000"),
+        ("a red \x1b[31mcube", r"writes nothing: U\+001B"),
+        ("a red \ud800 cube", r"writes nothing: U\+D800"),
+        ("a red \u202ecube", r"writes nothing: U\+202E"),
         ("x" * (MAX_PROMPT_CHARACTERS + 1), f"up to {MAX_PROMPT_CHARACTERS} characters, got {MAX_PROMPT_CHARACTERS + 1}"),
     ],
 )

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from stand_in import photograph, write_stand_in
 from tiny_models import tiny_pipeline
 
 from dreamtime import preprocess, runs
 from dreamtime.assembly import Dream, timetable_of
+from dreamtime.checkpoints import CorruptCheckpoint, save_checkpoint
 from dreamtime.image_to_3d import image_preset
 from dreamtime.presets import Settings
 from dreamtime.runs import RunError
@@ -226,6 +227,95 @@ def test_damaged_settings_are_one_sentence(tiny, tmp_path) -> None:
         runs.open_run(tmp_path, run.id)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", 6.5),
+        ("steps", True),
+        ("seed", "1"),
+        ("t_min", "a"),
+        ("views", 10**400),
+        ("negative_prompt", None),
+        ("embedding", {}),
+        ("learning_rate", False),
+        ("table", "abc"),
+        ("table", [9.5, 3.2]),
+        ("distance", [1.0]),
+        ("memory", "huge"),
+    ],
+)
+def test_settings_of_other_types_are_one_sentence(tiny, tmp_path, name: str, value: object) -> None:
+    run = runs.create_run(tmp_path, tiny)
+    path = run.folder / "settings.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with pytest.raises(RunError, match="settings of this run cannot be read"):
+        runs.open_run(tmp_path, run.id)
+
+
+@pytest.mark.no_cuda
+def test_a_run_of_another_machine_says_which_device_is_missing(tiny, tmp_path) -> None:
+    run = runs.create_run(tmp_path, tiny)
+    elsewhere = runs.Run(run.folder, replace(tiny, device="cuda"))
+    with pytest.raises(ValueError, match="The device 'cuda' is not there; this machine has cpu"):
+        next(runs.work(elsewhere))
+
+
+def test_a_checkpoint_of_something_else_is_one_sentence(tiny, tmp_path) -> None:
+    run = runs.create_run(tmp_path, tiny)
+    save_file({"x": torch.zeros(1)}, run.checkpoint)
+    with pytest.raises(CorruptCheckpoint, match="is no checkpoint of this program"):
+        runs.steps_done(run)
+    save_checkpoint(run.checkpoint, {}, {}, torch.Generator(), {})
+    with pytest.raises(CorruptCheckpoint, match="is the checkpoint of something else"):
+        runs.steps_done(run)
+
+
+def test_a_refused_resume_leaves_the_stop_that_others_asked_for(tiny, tmp_path) -> None:
+    run = runs.create_run(tmp_path, tiny)
+    frames = runs.work(run)
+    next(frames)
+    runs.request_stop(run)
+    with pytest.raises(RunError, match="being worked on already"):
+        runs.clear_stop(run)
+    assert runs.stop_requested(run)
+    assert list(frames) == []
+    runs.clear_stop(run)
+    assert not runs.stop_requested(run)
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe", b"a,b\n1,2\n", b"step,t,loss\n1,2\n", b"step,t,loss\none,2,3\n"])
+def test_a_damaged_curve_costs_the_curve_alone(tiny, tmp_path, damage: bytes) -> None:
+    run = runs.create_run(tmp_path, tiny)
+    list(runs.work(run, seconds=0.0))
+    run.curve.write_bytes(damage)
+    frames = list(runs.work(run))
+    assert frames[0].step == 2
+    assert [row[0] for row in runs.curve_rows(run, tiny.steps)] == list(range(2, tiny.steps + 1))
+
+
+def test_a_result_counts_as_long_as_it_is_whole_and_the_latest(tiny, tmp_path) -> None:
+    run = runs.create_run(tmp_path, tiny)
+    list(runs.work(run, seconds=0.0))
+    result = runs.deliver(run)
+    summary = (run.results / "result.json").read_text()
+    for damaged in ("", "[]", '{"statistics": {}}'):
+        (run.results / "result.json").write_text(damaged)
+        assert runs.delivered(run) is None
+    (run.results / "result.json").write_text(summary)
+    assert runs.delivered(run) == result
+    run.checkpoint.write_bytes(b"")
+    assert runs.delivered(run) == result, "all that is left of the run"
+
+
+def test_a_result_from_before_a_run_went_on_is_not_shown_for_the_latest(tiny, tmp_path) -> None:
+    run = runs.create_run(tmp_path, tiny)
+    list(runs.work(run, seconds=0.0))
+    runs.deliver(run)
+    list(runs.work(run))
+    assert runs.delivered(run) is None
+    assert runs.deliver(run).steps == tiny.steps
+
+
 def test_a_corrupt_checkpoint_is_one_sentence(tiny, tmp_path) -> None:
     run = runs.create_run(tmp_path, tiny)
     list(runs.work(run, seconds=0.0))
@@ -259,6 +349,19 @@ def test_a_nan_names_step_and_t_and_keeps_the_checkpoint(tiny, tmp_path, monkeyp
     with pytest.raises(RunError, match=rf"step 2 \(t = {timetable_of(tiny).low[1]}\).*checkpoint of step 1 is kept"):
         list(runs.work(poisoned))
     assert runs.steps_done(run) == 1
+
+
+def test_a_nan_keeps_the_steps_since_the_last_checkpoint(tiny, tmp_path, monkeypatch) -> None:
+    run = runs.create_run(tmp_path, tiny)
+    steps = runs.work(run)
+    next(steps)
+    next(steps)
+    monkeypatch.setattr(torch, "isfinite", lambda x: torch.zeros_like(x, dtype=torch.bool))
+    with pytest.raises(RunError, match="checkpoint of step 2 is kept"):
+        next(steps)
+    monkeypatch.undo()
+    assert runs.steps_done(run) == 2
+    assert [frame.step for frame in runs.work(run)] == list(range(3, tiny.steps + 1))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import gradio as gr
 from dreamtime import objectives, presets
 from dreamtime.methods import METHODS
 from dreamtime.presets import Settings, one_of, within
-from dreamtime.prompts import MAX_PROMPT_CHARACTERS, checked_prompt
+from dreamtime.prompts import MAX_PROMPT_CHARACTERS, check_characters, checked_prompt
 
 PRESET_NAMES = tuple(presets.PRESETS["cpu"])
 PRIOR_NAMES = ("auto", *presets.PRIORS)
@@ -54,7 +54,8 @@ def short_text(what: str, value: Any) -> str:
     """Text of at most a prompt's length."""
     if not isinstance(value, str) or len(value) > MAX_PROMPT_CHARACTERS:
         raise ValueError(f"The {what} must be text of up to {MAX_PROMPT_CHARACTERS} characters.")
-    return " ".join(value.split())
+    check_characters(what, text := " ".join(value.split()))
+    return text
 
 
 @dataclass(frozen=True)
