@@ -129,7 +129,7 @@ def app_seconds(repeats: int) -> tuple[float, list[float], list[float]]:
                     if not run_id:
                         run_id = update[0]
                         accepted.append(time.perf_counter() - started)
-                    if update[PREVIEW] is not None:
+                    if isinstance(update[PREVIEW], str):  # not what an update leaves as it is
                         previewed.append(time.perf_counter() - started)
                         break
                 client.predict(run_id=run_id, api_name="/stop")
