@@ -223,12 +223,21 @@ def watched(frames: Generator[runs.Frame, None, None], run: runs.Run, quiet: boo
 
 
 def copy_result(result: runs.Result, output: Path) -> None:
-    """The model under the name that was asked for; an OBJ brings the material and texture that it refers to."""
+    """The model under the name that was asked for; an OBJ brings the material and texture that it refers to.
+
+    Raises ValueError, with where the model lies.
+    """
     source = result.files[output.suffix.lower()[1:]]
-    shutil.copyfile(source, output)
-    if output.suffix.lower() == ".obj":
-        for ending in (".mtl", ".png"):
-            shutil.copyfile(source.with_suffix(ending), output.parent / source.with_suffix(ending).name)
+    try:
+        if output.exists() and output.samefile(source):
+            return
+        shutil.copyfile(source, output)
+        if output.suffix.lower() == ".obj":
+            for ending in (".mtl", ".png"):
+                shutil.copyfile(source.with_suffix(ending), output.parent / source.with_suffix(ending).name)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(f"The model lies in {str(source)!r}; it could not be copied to {str(output)!r}: {reason}.") from error
 
 
 def work_and_deliver(run: runs.Run, arguments: argparse.Namespace) -> None:

@@ -287,3 +287,12 @@ def test_what_nobody_foresaw_is_one_line_too(monkeypatch, capsys) -> None:
     monkeypatch.setitem(cli.COMMANDS, "presets", fails)
     assert main(["presets"]) == 1
     assert capsys.readouterr().err == "dreamtime: something unexpected went wrong (AssertionError: odd).\n"
+
+
+def test_a_model_that_cannot_be_copied_is_not_lost(tmp_path: Path) -> None:
+    (made := tmp_path / "made.glb").write_bytes(b"glTF")
+    result = runs.Result(1, {"glb": made}, {}, ())
+    cli.copy_result(result, made)
+    assert made.read_bytes() == b"glTF", "its own place is no other"
+    with pytest.raises(ValueError, match=r"The model lies in .*made\.glb'; it could not be copied to .*: No such file"):
+        cli.copy_result(result, tmp_path / "gone" / "copy.glb")

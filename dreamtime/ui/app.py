@@ -1,5 +1,6 @@
 """The whole page: header, tabs, footer, endpoints, and how it is served."""
 
+import sys
 from html import escape
 from typing import Any
 
@@ -96,7 +97,10 @@ def connect_estimates(opened: Any, told: TextTab, pictured: PictureTab, server: 
 
 def launch() -> None:
     """Serve the app as the environment says (GRADIO_SERVER_NAME, GRADIO_SERVER_PORT, DREAMTIME_RUNS, DREAMTIME_KEEP_HOURS)."""
-    server = server_from_environment()
+    try:
+        server = server_from_environment()
+    except ValueError as error:
+        sys.exit(f"dreamtime: {error}")
     demo = build(server)
     demo.queue(max_size=20)
     start_housekeeping(server)

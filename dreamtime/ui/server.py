@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import tempfile
 import threading
 import time
@@ -87,10 +88,17 @@ class Server:
 
 
 def server_from_environment() -> Server:
-    """DREAMTIME_RUNS names the folder, DREAMTIME_KEEP_HOURS the time; both have defaults."""
+    """DREAMTIME_RUNS names the folder, DREAMTIME_KEEP_HOURS the time; both have defaults. Raises ValueError."""
     root = Path(os.environ.get("DREAMTIME_RUNS") or Path(tempfile.gettempdir()) / "dreamtime-runs").absolute()
-    root.mkdir(parents=True, exist_ok=True)
-    return Server(root, float(os.environ.get("DREAMTIME_KEEP_HOURS") or 24), Pace())
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"The folder of runs {str(root)!r} cannot be made ({error.strerror}): choose another by DREAMTIME_RUNS."
+        ) from error
+    if not re.fullmatch(r"\d+(\.\d+)?", hours := os.environ.get("DREAMTIME_KEEP_HOURS") or "24"):
+        raise ValueError(f"DREAMTIME_KEEP_HOURS must be a number of hours such as 24 or 0.5, got {hours!r}.")
+    return Server(root, float(hours), Pace())
 
 
 def disc() -> Reference:

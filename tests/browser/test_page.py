@@ -100,10 +100,11 @@ def wait_for_model(page: Page) -> None:
 
 @pytest.fixture(scope="module")
 def finished(app: Served, browser: Browser) -> Iterator[dict[str, Any]]:
-    """One short run in one page, with what was seen on the way."""
+    """One short run in one page, with what was seen on the way; meanwhile no other machine may be asked for anything."""
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     context.set_default_timeout(PATIENCE)
-    page = context.new_page()
+    page, asked = context.new_page(), list[str]()
+    page.on("request", lambda request: asked.append(request.url))
     page.goto(app.url)
     start(page, "a red cube", 48)
     live = page.locator(".dt-picture img").first
@@ -116,6 +117,7 @@ def finished(app: Served, browser: Browser) -> Iterator[dict[str, Any]]:
     expect(headline(page)).to_have_text("Finished", timeout=PATIENCE)
     yield {"page": page, "frames": frames, "marks": marks}
     context.close()
+    assert [url for url in asked if not url.startswith((app.url, "data:", "blob:"))] == []
 
 
 def test_the_object_takes_shape_before_the_eyes(finished: dict[str, Any]) -> None:

@@ -138,3 +138,18 @@ def test_a_comparison_that_makes_no_sense_says_so(names: list[str], values: tupl
     chart, shares = comparison(names, *values)
     assert sentence in chart
     assert shares == ""
+
+
+@pytest.mark.parametrize("hours", ["abc", "-1", "nan", "1e400"])
+def test_hours_that_are_none_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: str) -> None:
+    monkeypatch.setenv("DREAMTIME_RUNS", str(tmp_path))
+    monkeypatch.setenv("DREAMTIME_KEEP_HOURS", hours)
+    with pytest.raises(ValueError, match="must be a number of hours"):
+        server_from_environment()
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DREAMTIME_RUNS", str(tmp_path / "file" / "runs"))
+    with pytest.raises(ValueError, match=r"cannot be made .* choose another by DREAMTIME_RUNS"):
+        server_from_environment()
