@@ -9,6 +9,7 @@ import huggingface_hub
 import pytest
 import torch
 from fake_hub import SHA, FakeHub, fake_hub
+from safetensors.torch import save_file
 from stand_in import write_stand_in
 from tiny_models import tiny_pipeline
 
@@ -353,3 +354,16 @@ def test_an_addition_is_one_whole_file(tmp_path: Path) -> None:
     (damaged := tmp_path / "style.safetensors").write_bytes(b"not tensors")
     with pytest.raises(ModelUnavailable, match="is damaged or no safetensors file"):
         hub.find_file(str(damaged), "a LoRA")
+
+
+def test_of_a_whole_model_nothing_is_fetched_as_an_addition(online: FakeHub, folder: Path, tmp_path: Path) -> None:
+    online.repositories["me/style"] = style = tmp_path / "style"
+    style.mkdir()
+    save_file({"x": torch.zeros(1)}, style / "style.safetensors")
+    online.repositories["me/model"] = folder
+    assert hub.find_file("me/style", "a LoRA").name == "style.safetensors"
+    assert [name for name in online.fetched if name.endswith(".safetensors")] == ["style.safetensors"]
+    online.fetched.clear()
+    with pytest.raises(ModelUnavailable, match=r"exactly one \.safetensors file .* got 0 files"):
+        hub.find_file("me/model", "a LoRA")
+    assert not [name for name in online.fetched if name.endswith(".safetensors")]

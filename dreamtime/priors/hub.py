@@ -283,10 +283,13 @@ def find_file(source: str, what: str) -> Path:
             raise ModelUnavailable(source, f"is no file, no folder and no Hub id like 'owner/model' with {what}")
         name, _, revision = source.partition("@")
         try:
-            path = Path(snapshot_download(name, revision=revision or None, allow_patterns="*.safetensors"))
+            # Not what lies in folders: that is a whole model.
+            path = Path(
+                snapshot_download(name, revision=revision or None, allow_patterns="*.safetensors", ignore_patterns="*/*")
+            )
         except UNREACHABLE as error:
             raise ModelUnavailable(source, why(error, source)) from error
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [checked_file(path)]
+    files = [checked_file(path)] if path.is_file() else sorted(path.glob("*.safetensors"))
     if len(files) != 1:
         raise ModelUnavailable(source, f"must be or hold exactly one .safetensors file with {what}, got {len(files)} files")
     try:
