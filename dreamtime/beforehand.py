@@ -7,8 +7,8 @@ from torch import Generator
 
 from dreamtime.assembly import dtype_of
 from dreamtime.presets import REPRESENTATIONS, Settings
-from dreamtime.priors.folders import ModelUnavailable
-from dreamtime.priors.hub import DENOISER, find, find_file, on_this_disk, pipeline_here, what_it_reads
+from dreamtime.priors.folders import ModelUnavailable, in_folder
+from dreamtime.priors.hub import DENOISER, find_file, on_this_disk, pipeline_here, places_of, what_it_reads
 from dreamtime.toybox.known import nearest_known, read_known, spelled, unknown_words
 
 log = logging.getLogger(__name__)
@@ -82,8 +82,9 @@ def check_ingredients(settings: Settings) -> None:
         if settings.text_prior:
             check_reader(settings.text_prior)
     for prior in filter(None, (settings.prior, settings.text_prior)):
-        if (path := on_this_disk(prior)) and path.is_dir():
-            find(prior, DENOISER)
+        place, *mirrors = places_of(prior)
+        if not mirrors and (path := on_this_disk(place)) and path.is_dir():
+            in_folder(path, prior, DENOISER, weights=True)
     for addition, what in ((settings.lora, "a LoRA"), (settings.embedding, "a textual inversion")):
         if addition:
             find_file(addition, what)

@@ -56,6 +56,13 @@ def test_a_folder_without_weights_is_refused(models: Path, tmp_path: Path) -> No
         check_ingredients(asked(tmp_path))
 
 
+def test_a_name_of_the_table_is_no_folder_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is anything fetched for it before the run has a folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stable-diffusion-1.5").mkdir()
+    check_ingredients(asked(Path("stable-diffusion-1.5")))
+
+
 def test_whoever_reads_text_is_shown_no_picture_and_the_reverse(models: Path) -> None:
     picture = image_preset("draft", "cpu")
     check_ingredients(picture)
