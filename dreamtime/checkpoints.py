@@ -84,31 +84,28 @@ def save_checkpoint(
 
 def checkpoint_text(path: Path) -> dict[str, str]:
     """The words in a checkpoint, without a look at its tensors; raises `CorruptCheckpoint`."""
-    with opened(path) as file:
-        text = file.metadata() or {}
-    if DIGEST not in text:
-        raise CorruptCheckpoint(f"The file {path.name} is no checkpoint of this program.")
-    return {key: words for key, words in text.items() if key != DIGEST}
+    with opened(path) as (_, text):
+        return {key: words for key, words in text.items() if key != DIGEST}
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """The words and tensors of a checkpoint, as they were written; raises `CorruptCheckpoint`."""
-    with opened(path) as file:
-        text = file.metadata() or {}
+    with opened(path) as (file, text):
         tensors = {key: file.get_tensor(key) for key in file.keys()}
-    if DIGEST not in text:
-        raise CorruptCheckpoint(f"The file {path.name} is no checkpoint of this program.")
     if text.pop(DIGEST) != digest(text, tensors):
         raise CorruptCheckpoint(f"The checkpoint {path.name} is damaged: it holds other bytes than were written.")
     return text, tensors
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """A safetensors file; raises `CorruptCheckpoint` for what is none."""
+def opened(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
+    """A checkpoint's file and words; raises `CorruptCheckpoint` for what is none."""
     try:
         with safe_open(path, framework="pt") as file:
-            yield file
+            text = file.metadata() or {}
+            if DIGEST not in text:
+                raise CorruptCheckpoint(f"The file {path.name} is no checkpoint of this program.")
+            yield file, text
     except (SafetensorError, OSError) as error:
         raise CorruptCheckpoint(f"The checkpoint {path.name} cannot be read: {error}.") from error
 
