@@ -1,13 +1,15 @@
-"""Dry runs at full size: the true architectures with random weights, through every preset for GPUs, in half precision.
+"""Dry runs at full size: the true architectures with random weights, through every preset and method, in half precision.
 
-    python -m benchmarks.full_size [--models stable-diffusion-1.5 ...] [--presets draft ...] [--steps 20]
+    python -m benchmarks.full_size [--models stable-diffusion-1.5 ...] [--presets draft ... prolificdreamer ...] [--steps 20]
 
-No weights are needed: what is measured is whether a step fits, how long its parts take, and whether all numbers stay finite.
+A method is taken at the size of `standard`. Views are as large as at the end of a run. No weights are
+needed: what is measured is whether a step fits, how long its parts take, and whether all numbers stay finite.
 Writes `full_size.md` beside this file. It needs CUDA, and says so where there is none; `--rehearse` runs the same code on a CPU
 with the models shrunk a thousandfold, which proves the script and nothing else.
 """
 
 import argparse
+import gc
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -19,15 +21,20 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from dreamtime import beforehand, presets, text_to_3d
+from dreamtime import beforehand, image_to_3d, presets, text_to_3d
+from dreamtime.assembly import Dream
 from dreamtime.generation import NonFiniteStep
+from dreamtime.methods import METHODS
+from dreamtime.preprocess import Reference
 from dreamtime.presets import Settings
 from dreamtime.priors import skeletons
 from dreamtime.priors.architectures import PUBLISHED, Configuration
-from dreamtime.types import DiffusionPrior
+from dreamtime.types import DiffusionPrior, Renderer
+from dreamtime.ui.server import disc
 
 HERE = Path(__file__).parent
 MODELS = ("stable-diffusion-1.5", "stable-diffusion-2.1-base", "deepfloyd-if-xl", "zero123-xl")
+NAMES = (*presets.PRESETS["gpu"], *(name for name in METHODS if name != "dreamtime"))  # that one is the preset standard
 PARTS = ("render", "encode", "denoise")
 WARM_UP = 3  # steps that are not counted: kernels are chosen and memory is laid out
 
@@ -84,13 +91,25 @@ def now() -> float:
     return 1000 * time.perf_counter()
 
 
-class TimedPrior:
-    """A prior that notes how long it is asked for."""
+def watch_module(module: nn.Module, name: str, clock: Clock) -> None:
+    """Count what a module takes as that part of a step; a copy of it, such as VSD's second predictor, counts alike."""
+    began = [0.0]
 
-    def __init__(self, prior: DiffusionPrior, clock: Clock) -> None:
-        self.alphas_cumprod = prior.alphas_cumprod
-        self.encode = clock.timed("encode", prior.encode)
-        self.predict_noise = clock.timed("denoise", prior.predict_noise)
+    def before(*_: Any) -> None:
+        began[0] = now()
+
+    def after(*_: Any) -> None:
+        clock.spent[name] += now() - began[0]
+
+    module.register_forward_pre_hook(before)
+    module.register_forward_hook(after)
+
+
+def watch_prior(prior: Any, clock: Clock) -> None:
+    """Count its encoder, where it has one, and its denoiser."""
+    if hasattr(prior, "vae"):
+        watch_module(prior.vae.model.encoder, "encode", clock)
+    watch_module(prior.transformer if hasattr(prior, "transformer") else prior.unet, "denoise", clock)
 
 
 @dataclass(frozen=True)
@@ -107,19 +126,41 @@ def peak_gigabytes() -> float:
     return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else float("nan")
 
 
+def dream_of(settings: Settings, prior: DiffusionPrior, shape: tuple[int, int], dtype: torch.dtype, clock: Clock) -> Dream:
+    """A run around that prior whose conditions, from texts or a picture, are chance."""
+    device = torch.device(settings.device)
+    chance = Generator(device).manual_seed(1)
+
+    def drawn(count: int) -> Tensor:
+        return torch.randn(count, *shape, generator=chance, device=device, dtype=dtype)
+
+    def watch(render: Renderer) -> Renderer:
+        return clock.timed("render", render)
+
+    if settings.task == "image":
+        unseen, seen = drawn(1), drawn(1)
+        reference = disc()
+        return image_to_3d.compose(
+            settings,
+            prior,
+            lambda cameras: (unseen.expand(len(cameras), -1, -1), seen.expand(len(cameras), -1, -1)),
+            Reference(reference.image.to(device), reference.mask.to(device)),
+            None,
+            watch,
+        )
+    return text_to_3d.compose(settings, prior, lambda prompts: drawn(len(prompts)), watch)
+
+
 def measure(configuration: Configuration, settings: Settings, steps: int, dtype: torch.dtype) -> Measured:
     """So many steps of a run, after a few that are not counted."""
     device, clock = torch.device(settings.device), Clock()
     if torch.cuda.is_available():
+        gc.collect()  # the model before this one
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     prior, shape = built(configuration, device, dtype)
-    chance = Generator(device).manual_seed(1)
-
-    def embed(prompts: list[str]) -> Tensor:
-        return torch.randn(len(prompts), *shape, generator=chance, device=device, dtype=dtype)
-
-    dream = text_to_3d.compose(settings, TimedPrior(prior, clock), embed, lambda render: clock.timed("render", render))
+    watch_prior(prior, clock)
+    dream = dream_of(settings, prior, shape, dtype, clock)
     began, finite = now(), "yes"
     try:
         for index, _ in enumerate(dream.steps(0), start=1):
@@ -147,11 +188,17 @@ HEAD = [
 
 
 def foretold(settings: Settings) -> str:
-    """Gigabytes that `beforehand.memory_of` expects, the text encoders left out: none is loaded here."""
-    if settings.prior not in presets.PRIORS:
-        return "–"
+    """Gigabytes that `beforehand.memory_of` expects, the encoders of texts or pictures left out: none is loaded here."""
     needed = beforehand.memory_of(settings)
     return f"{(sum(needed.values()) - needed['text encoders']) / 2**30:.1f}"
+
+
+def settings_of(model: str, name: str, device: str) -> Settings | None:
+    """A model's preset of that name, or a method's at the size of `standard`; None for a method that it cannot serve."""
+    if model in image_to_3d.PRIORS:
+        return replace(image_to_3d.image_preset(name, device, model), doublings=0) if name not in METHODS else None
+    size, method = ("standard", name) if name in METHODS else (name, "dreamtime")
+    return presets.preset(size, device, model, method, prompt="a red cube")
 
 
 def rows(models: list[str], names: list[str], steps: int) -> Iterator[str]:
@@ -159,11 +206,8 @@ def rows(models: list[str], names: list[str], steps: int) -> Iterator[str]:
     yield from HEAD
     for model in models:
         for name in names:
-            reader = model if model in presets.PRIORS else "stable-diffusion-1.5"
-            settings = presets.preset(name, "cuda", prior=reader, prompt="a red cube")
-            settings = replace(
-                settings, prior=model, guidance_scale=presets.MODELS[model].guidance_scale or settings.guidance_scale
-            )
+            if (settings := settings_of(model, name, "cuda")) is None:
+                continue
             try:
                 yield row(model, name, measure(PUBLISHED[model], settings, steps, torch.float16), foretold(settings))
             except torch.OutOfMemoryError:
@@ -184,23 +228,25 @@ def shrunk(configuration: Configuration) -> Configuration:
     return {**configuration, "unet": unet, **({"vae": vae} if "vae" in configuration else {})}
 
 
-def rehearsal(steps: int) -> Iterator[str]:
+def rehearsal(models: list[str], names: list[str], steps: int) -> Iterator[str]:
     """The table of the shrunk models on a CPU: its numbers mean nothing."""
     yield from HEAD
-    for model in MODELS:
-        settings = presets.preset("draft", "cpu", prompt="a red cube", resolution=16, samples_per_ray=16)
-        yield row(model, "rehearsal", measure(shrunk(PUBLISHED[model]), settings, steps, torch.float32), "–")
+    for model in models:
+        for name in names:
+            if settings := settings_of(model, name, "cpu"):
+                small = replace(settings, resolution=16, samples_per_ray=16, views=1, representation="feature-grid")
+                yield row(model, name, measure(shrunk(PUBLISHED[model]), small, steps, torch.float32), "–")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS, metavar="NAME")
-    parser.add_argument("--presets", nargs="+", default=list(presets.PRESETS["gpu"]), metavar="NAME")
+    parser.add_argument("--presets", nargs="+", default=NAMES, choices=NAMES, metavar="NAME", help="presets and methods")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rehearse", action="store_true", help="shrunk models on the CPU, to try the script itself")
     arguments = parser.parse_args()
     if arguments.rehearse:
-        for line in rehearsal(arguments.steps):
+        for line in rehearsal(arguments.models, arguments.presets, arguments.steps):
             print(line, flush=True)
         return
     if not torch.cuda.is_available():

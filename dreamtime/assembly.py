@@ -12,7 +12,7 @@ from torch import Generator, nn
 
 from dreamtime import regularizers
 from dreamtime.cameras import CameraRange
-from dreamtime.objectives import Asking
+from dreamtime.objectives import SELF_WEIGHTED, Asking
 from dreamtime.presets import REPRESENTATIONS, WEIGHTINGS, Settings, timetable
 from dreamtime.priors import loading
 from dreamtime.priors.options import PLAIN, Options
@@ -25,10 +25,20 @@ from dreamtime.types import Cameras, DiffusionPrior, Light, Regularizer, Rendere
 
 
 def timetable_of(settings: Settings, alphas_cumprod: torch.Tensor | None = None) -> Timetable:
-    """The whole schedule of a run, from its prior's noise levels; they are read if they are not at hand."""
+    """The whole schedule of a run, from its prior's noise levels; they are read if they are not at hand.
+
+    Raises ValueError where the objective has no meaning at one of its timesteps.
+    """
     options = {key: getattr(settings, key) for key in ("t_min", "t_max", "m", "s", "fixed_t", "table")}
     levels = alphas_cumprod_of(settings.source) if alphas_cumprod is None else alphas_cumprod
-    return timetable(settings.schedule, levels, settings.steps, **options)
+    table = timetable(settings.schedule, levels, settings.steps, **options)
+    last = int(table.high.max())
+    if settings.objective in SELF_WEIGHTED and levels[last] == 0:
+        raise ValueError(
+            f"The objective {settings.objective!r} divides by the share of signal, of which {settings.prior!r} leaves none at"
+            f" t = {last}: choose a smaller t_max."
+        )
+    return table
 
 
 # -- the prior, loaded
@@ -53,16 +63,29 @@ def alphas_cumprod_of(source: str) -> torch.Tensor:
         return loading.load_alphas_cumprod(source)
 
 
-@lru_cache(maxsize=1)
+KEPT: dict[tuple[str, str, Options], DiffusionPrior] = {}
+"""The priors of the latest run, for the next one; by what they were loaded from, where and how."""
+
+
+def let_others_go(*wanted: tuple[str, str, Options]) -> None:
+    """Forget the priors that a run does not need, before anything of it is loaded: two need not fit side by side."""
+    for key in KEPT.keys() - set(wanted):
+        del KEPT[key]
+    torch.cuda.empty_cache()
+
+
 def load_prior(source: str, device: str, options: Options = PLAIN) -> DiffusionPrior:
     """The prior, kept for the next run."""
-    return loading.load_prior(source, torch.device(device), dtype_of(device), options)
+    key = (source, device, options)
+    if key not in KEPT:
+        KEPT[key] = loading.load_prior(source, torch.device(device), dtype_of(device), options)
+    return KEPT[key]
 
 
 def load_embed(settings: Settings) -> Embed:
     """What embeds a run's texts: those that are known beforehand are embedded here, and the text encoder is let go."""
     if settings.memory != "normal":
-        load_prior.cache_clear()  # an earlier run's denoiser and a text encoder need not fit side by side
+        let_others_go()  # an earlier run's denoiser and a text encoder need not fit side by side
     device, dtype = torch.device(settings.device), dtype_of(settings.device)
     views = [with_view(checked_prompt(settings.prompt), view) for view in VIEWS]
     return loading.Remembered(
@@ -145,7 +168,7 @@ def regularizers_of(settings: Settings) -> dict[str, Regularizer]:
     return {name: weighted(term, weight) for name, (term, weight) in terms.items() if weight > 0}
 
 
-def asking_of(settings: Settings, prior: DiffusionPrior, embed: Embed) -> Asking:
+def asking_of(settings: Settings, prior: DiffusionPrior, embed: Embed, table: Timetable) -> Asking:
     """What an objective is made from."""
     return Asking(
         prior,
@@ -155,4 +178,5 @@ def asking_of(settings: Settings, prior: DiffusionPrior, embed: Embed) -> Asking
         settings.guidance,
         settings.guidance_scale,
         WEIGHTINGS[settings.weighting],
+        t_min=int(table.low.min()),
     )

@@ -6,12 +6,28 @@ import torch
 from torch import Generator
 
 from dreamtime.assembly import dtype_of
+from dreamtime.objectives import answers_at_once
 from dreamtime.presets import REPRESENTATIONS, Settings
 from dreamtime.priors.folders import ModelUnavailable, in_folder
-from dreamtime.priors.hub import DENOISER, find_file, on_this_disk, pipeline_here, places_of, what_it_reads
+from dreamtime.priors.hub import (
+    DENOISER,
+    find_file,
+    is_taken_for_granted,
+    layout_expected,
+    on_this_disk,
+    places_of,
+    what_it_reads,
+)
+from dreamtime.priors.layouts import check_options
 from dreamtime.toybox.known import nearest_known, read_known, spelled, unknown_words
 
 log = logging.getLogger(__name__)
+
+
+TAKEN_FOR_NOISE = (
+    "Nothing beside {!r}, a single file of version 2, says what it predicts: it is taken for the noise, as by 2.1-base. If it"
+    " is of 2.1, which predicts v, put its .yaml beside it."
+)
 
 
 def describe(settings: Settings) -> str:
@@ -23,14 +39,16 @@ def describe(settings: Settings) -> str:
 
 
 def advice(settings: Settings) -> tuple[str, ...]:
-    """What to know before such a run: that nobody reads its prompt, or which words of it the embedded model has never seen."""
+    """What to know before such a run: what its prior is taken for, and whether its prompt can be read and understood."""
+    taken = (TAKEN_FOR_NOISE.format(settings.prior),) if is_taken_for_granted(settings.prior) else ()
     if settings.task == "image" and settings.prompt and not settings.text_prior:
-        return ("Nobody reads the prompt: beside a picture it needs a text prior, and none is chosen.",)
+        return (*taken, "Nobody reads the prompt: beside a picture it needs a text prior, and none is chosen.")
     unknown = unknown_words(settings.prompt) if "toybox" in (settings.prior, settings.text_prior) else []
     if not unknown:
-        return ()
+        return taken
     words, known = ", ".join(map(with_nearest, unknown)), read_known()
     return (
+        *taken,
         f"The embedded model has never seen {words}, so expect a guess. It knows these things:"
         f" {', '.join(map(spelled, known.kinds))}; in these colours: {', '.join(known.colors)}. For free text choose a Stable"
         " Diffusion prior.",
@@ -49,10 +67,6 @@ def check_reader(prior: str) -> None:
         raise ModelUnavailable(prior, "is shown a picture and reads no text: give it one, or choose a model that reads prompts")
 
 
-ADAPTABLE = ("StableDiffusionPipeline", "IFPipeline")
-"""The pipelines whose UNet `priors.lora` can make VSD's second predictor of."""
-
-
 def check_looker(prior: str) -> None:
     """Raise `ModelUnavailable` on what is known, without the network, to be no model that is shown pictures."""
     if what_it_reads(prior) == "text":
@@ -60,27 +74,25 @@ def check_looker(prior: str) -> None:
 
 
 def check_abilities(settings: Settings) -> None:
-    """Raise `ModelUnavailable` on what is asked of a model on this disk and its kind cannot do."""
-    pipeline = pipeline_here(settings.prior)
-    if pipeline is None:
-        return
-    if settings.objective == "vsd" and pipeline not in ADAPTABLE:
-        raise ModelUnavailable(settings.prior, f"is a {pipeline}, in which the objective 'vsd' cannot learn: choose another")
-    if settings.embedding and pipeline != "StableDiffusionPipeline":
-        raise ModelUnavailable(settings.embedding, "is a textual inversion, which works with Stable Diffusion 1 and 2 only")
-    if pipeline == "StableDiffusion3Pipeline" and (settings.lora or settings.attention != "fused"):
-        raise ModelUnavailable(settings.prior, "is a transformer: LoRA adapters and sliced attention are for UNets")
+    """Raise `ModelUnavailable` on what is asked of models and their kind, as far as that is known, cannot do."""
+    layouts = {prior: layout_expected(prior) for prior in filter(None, (settings.prior, settings.text_prior))}
+    for prior, layout in layouts.items():
+        if layout is None:
+            continue
+        if settings.objective == "vsd" and not layout.learns:
+            raise ModelUnavailable(prior, "has no UNet in which the objective 'vsd' could learn: choose another objective")
+        check_options(prior, layout, settings.options)
 
 
 def check_ingredients(settings: Settings) -> None:
     """Raise `ModelUnavailable` on a model or an addition to it that a run could not have, before anything of it is written."""
     if settings.task == "text":
         check_reader(settings.prior)
-        check_abilities(settings)
     else:
         check_looker(settings.prior)
         if settings.text_prior:
             check_reader(settings.text_prior)
+    check_abilities(settings)
     for prior in filter(None, (settings.prior, settings.text_prior)):
         place, *mirrors = places_of(prior)
         if not mirrors and (path := on_this_disk(place)) and path.is_dir():
@@ -99,7 +111,8 @@ def memory_of(settings: Settings) -> dict[str, int]:
 
     dtype, learns = dtype_of(settings.device), settings.objective == "vsd"
     size = settings.views, settings.resolution
-    need = memory.need_of(settings.source, dtype, *size, settings.options, learns, settings.text_prior)
+    answers = answers_at_once(settings.objective, settings.guidance, settings.negative_prompt)
+    need = memory.need_of(settings.source, dtype, *size, settings.options, answers, learns, settings.text_prior)
     scene = REPRESENTATIONS[settings.representation](Generator(), torch.device("meta"))
     views = settings.views + (settings.task == "image")  # no prior is asked about the picture's own
     samples = views * settings.resolution**2 * settings.samples_per_ray // 4  # visible, before the scene has a surface

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 UNEXPECTED, USAGE_ERROR = 1, 2
 LISTED = ("schedule", "objective", "guidance_scale", "steps", "learning_rate", "views", "resolution", "representation")
+SHAPING = {"m", "s", "t_min", "t_max", "fixed_t", "table"}  # settings of schedules, each with those that it takes
 FORMATS = (".glb", ".obj", ".ply", ".stl")
 
 
@@ -64,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     text = commands.add_parser("text", help="turn a prompt into a 3D model")
     text.add_argument("prompt", help='for example "a red cube"')
-    add_recipe_options(text, "toybox")
+    add_recipe_options(text, "auto")
     text.add_argument("--negative-prompt", metavar="TEXT", help="what to steer away from")
     text.add_argument("--guidance", metavar="NAME", help=f"one of {', '.join(objectives.GUIDANCES)}")
     text.add_argument("--background", metavar="NAME", help=f"one of {', '.join(presets.BACKGROUNDS)}")
@@ -127,7 +128,7 @@ def add_image_command(image: argparse.ArgumentParser) -> None:
     )
     image.add_argument("--show-input", type=Path, metavar="FILE", help="write what the model sees, as a transparent PNG")
     image.add_argument("--prompt", metavar="TEXT", help="say what it is: a second prior that reads it guides, too")
-    image.add_argument("--text-prior", default="auto", metavar="NAME", help="which one, as --prior of the command text")
+    image.add_argument("--text-prior", metavar="NAME", help="which one, as --prior of the command text; by SDS (default auto)")
     image.add_argument("--text-weight", type=float, metavar="X", help="how much it counts (default 1)")
     image.add_argument("--rgb", type=float, metavar="X", help="weight of the picture's colours")
     image.add_argument("--mask", type=float, metavar="X", help="weight of its outline")
@@ -188,6 +189,23 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 def given(arguments: argparse.Namespace, names: set[str]) -> dict[str, Any]:
     """The options a person really typed, as settings."""
     return {name: value for name, value in vars(arguments).items() if name in names and value is not None}
+
+
+def check_effect(arguments: argparse.Namespace, schedule: str) -> None:
+    """Raise ValueError on a typed option that would change nothing."""
+    taken = presets.schedule_options(presets.one_of("schedule", schedule, presets.SCHEDULES))
+    if idle := given(arguments, SHAPING - set(taken)):
+        takes = f"it takes {', '.join(flag(name) for name in taken if name in SHAPING)}"
+        raise ValueError(f"The schedule {schedule!r} has no {flag(min(idle))}: {takes}.")
+    if getattr(arguments, "lora_scale", None) is not None and not arguments.lora:
+        raise ValueError("The option --lora-scale is the strength of a --lora, and there is none.")
+    if idle := given(arguments, {"text_prior", "text_weight"}) if arguments.command == "image" and not arguments.prompt else {}:
+        raise ValueError(f"The option {flag(min(idle))} is about who reads a --prompt, and there is none.")
+
+
+def flag(name: str) -> str:
+    """A setting as the option that sets it."""
+    return f"--{name.replace('_', '-')}"
 
 
 def check_output(path: Path | None, formats: tuple[str, ...] = FORMATS) -> None:
@@ -275,6 +293,7 @@ def text(arguments: argparse.Namespace) -> None:
     device = presets.resolve_device(arguments.device)
     prior, why = presets.resolve_prior(arguments.prior, device)
     settings = presets.preset(arguments.preset, device, prior, arguments.method, **chosen)
+    check_effect(arguments, settings.schedule)
     run = runs.create_run(arguments.runs, settings)
     if arguments.prior == "auto":
         print(f"The prior is {prior}: {why}.", file=sys.stderr)
@@ -295,7 +314,7 @@ def text_prior_of(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
     """Who reads the prompt beside a picture, if there is one."""
     if not arguments.prompt:
         return {}
-    return {"text_prior": presets.resolve_prior(arguments.text_prior, device)[0]}
+    return {"text_prior": presets.resolve_prior("auto" if arguments.text_prior is None else arguments.text_prior, device)[0]}
 
 
 def image(arguments: argparse.Namespace) -> None:
@@ -305,6 +324,7 @@ def image(arguments: argparse.Namespace) -> None:
     names = {field.name for field in fields(presets.Settings)} - {"prior", "device", "text_prior"}
     chosen = given(arguments, names) | text_prior_of(arguments, device)
     settings = image_to_3d.image_preset(arguments.preset, device, arguments.prior, **chosen)
+    check_effect(arguments, settings.schedule)
     ratio = arguments.foreground_ratio
     reference = preprocess.process(
         arguments.picture,
@@ -392,8 +412,10 @@ def stop(arguments: argparse.Namespace) -> None:
 
 def schedule(arguments: argparse.Namespace) -> None:
     alphas_cumprod = diffusion.alphas_cumprod_from_betas(arguments.betas)
-    options = given(arguments, {"m", "s", "t_min", "t_max", "fixed_t", "table"})
+    check_effect(arguments, arguments.schedule)
+    options = given(arguments, SHAPING)
     table = presets.timetable(arguments.schedule, alphas_cumprod, arguments.steps, **options)
+    presets.within("seed", arguments.seed, 0, 2**63 - 1)
     generator = torch.Generator().manual_seed(arguments.seed)
     drawn = [table(i, generator) for i in range(1, len(table) + 1)]
     if arguments.output and not arguments.output.absolute().parent.is_dir():

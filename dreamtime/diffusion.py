@@ -30,6 +30,11 @@ def alphas_cumprod_from_betas(name: str, T: int = 1000, start: float = 0.00085, 
     return torch.cumprod(1 - betas, dim=0)
 
 
+def alphas_cumprod_from_flow(s: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
+    """abar = (1 - s)^2 / ((1 - s)^2 + s^2): the diffusion whose z_t is the flow's x_s = (1 - s) x + s eps up to a factor."""
+    return (1 - s) ** 2 / ((1 - s) ** 2 + s**2)
+
+
 def alpha_sigma(alphas_cumprod: Float[Tensor, " T"], t: int) -> tuple[float, float]:
     """The share of signal and of noise in z_t: (sqrt(abar_t), sqrt(1 - abar_t))."""
     abar = float(alphas_cumprod[t])

@@ -7,7 +7,6 @@ picture, its timesteps from the run's schedule, and from a second one that reads
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from dreamtime.assembly import (
     build_scene,
     camera_range,
     dtype_of,
+    let_others_go,
     load_embed,
     load_prior,
     regularizers_of,
@@ -37,12 +37,21 @@ from dreamtime.preprocess import Reference
 from dreamtime.presets import PRESETS, WEIGHTINGS, Settings, one_of, preset, resolve_device
 from dreamtime.priors import loading
 from dreamtime.priors.hub import MODELS, on_this_disk, places_of
-from dreamtime.priors.options import Options
 from dreamtime.toybox.novel_views import FIELD_OF_VIEW
-from dreamtime.types import Cameras, Condition, DiffusionPrior, NoisePredictor, Objective, Regularizer, Rendering, Step
+from dreamtime.types import (
+    Cameras,
+    Condition,
+    DiffusionPrior,
+    NoisePredictor,
+    Objective,
+    Regularizer,
+    Renderer,
+    Rendering,
+    Step,
+)
 from dreamtime.volume_rendering import normals_by_differences
 
-PRIORS: dict[str, str] = {name: model.places[0] for name, model in MODELS.items() if model.reads == "image"}
+PRIORS: dict[str, str] = {name: model.places[0] for name, model in MODELS.items() if model.layout.reads == "image"}
 """The models that are shown a picture, and where each is looked for first."""
 
 EMBEDDED = "toybox-zero123"
@@ -120,6 +129,7 @@ class Showing:
     condition: Condition
     guidance_scale: float
     weighting: Weighting
+    t_min: int  # the smallest timestep of the run's schedule
 
     @property
     def guided(self) -> NoisePredictor:
@@ -161,13 +171,21 @@ def terms_of(settings: Settings, scene: Scene, reference: Reference) -> dict[str
 
 
 def compose(
-    settings: Settings, prior: DiffusionPrior, condition: Condition, reference: Reference, told: Objective | None
+    settings: Settings,
+    prior: DiffusionPrior,
+    condition: Condition,
+    reference: Reference,
+    told: Objective | None,
+    watch: Callable[[Renderer], Renderer] = lambda render: render,
 ) -> Dream:
-    """A run's parts around a prior that has seen the picture; `told` is the objective of the prior that reads the prompt."""
+    """A run's parts around a prior that has seen the picture; `told` is the objective of the prior that reads the prompt.
+
+    `watch` may wrap the renderer, to time it say.
+    """
     generator = Generator().manual_seed(settings.seed)
     scene = build_scene(settings, torch.device(settings.device), generator)
     table = timetable_of(settings, prior.alphas_cumprod)
-    showing = Showing(prior, condition, settings.guidance_scale, WEIGHTINGS[settings.weighting])
+    showing = Showing(prior, condition, settings.guidance_scale, WEIGHTINGS[settings.weighting], int(table.low.min()))
     objective = OBJECTIVES[settings.objective](showing)
     if told is not None:
         objective = both(objective, told, settings.text_weight)
@@ -182,7 +200,7 @@ def compose(
     )
 
     def steps(done: int) -> Iterator[Step]:
-        return optimise(cameras, scene.render, table, objective, terms, optimizer, settings.steps, generator, done)
+        return optimise(cameras, watch(scene.render), table, objective, terms, optimizer, settings.steps, generator, done)
 
     return Dream(scene, table, optimizer, generator, steps)
 
@@ -192,25 +210,21 @@ def told_by(settings: Settings) -> Objective:
     usual = preset("standard", settings.device, settings.text_prior, prompt=settings.prompt).guidance_scale
     second = replace(settings, task="text", prior=settings.text_prior, guidance_scale=usual)
     embed = load_embed(second)
-    asking = asking_of(second, load_prior(second.source, second.device, second.options), embed)
-    return OBJECTIVES["sds"](asking)
-
-
-@lru_cache(maxsize=1)
-def load_image_prior(source: str, device: str, options: Options) -> DiffusionPrior:
-    """The prior that is shown the picture, kept for the next run, beside the one that reads texts."""
-    return loading.load_prior(source, torch.device(device), dtype_of(device), options)
+    prior = load_prior(second.source, second.device, second.options)
+    return OBJECTIVES["sds"](asking_of(second, prior, embed, timetable_of(second, prior.alphas_cumprod)))
 
 
 def image_to_3d(settings: Settings, reference: Reference) -> Dream:
     """A run from a picture: look at it, load the prior, build the scene. Raises `ModelUnavailable`."""
     with BUILDING:
+        priors = filter(None, (settings.source, settings.text_prior))
+        let_others_go(*((source, settings.device, settings.options) for source in priors))
         told = told_by(settings) if settings.text_prior else None
         device, dtype = torch.device(settings.device), dtype_of(settings.device)
         look = loading.load_image_encoder(settings.source, device, dtype, settings.options)
         condition = look(reference.image, reference_camera_of(settings)(settings.resolution))
         del look  # a large image encoder is gone before the denoiser comes
-        prior = load_image_prior(settings.source, settings.device, settings.options)
+        prior = load_prior(settings.source, settings.device, settings.options)
         return compose(settings, prior, condition, reference, told)
 
 
@@ -226,7 +240,7 @@ def estimated_elevation(settings: Settings, reference: Reference) -> Estimate:
     with BUILDING:
         device, dtype = torch.device(settings.device), dtype_of(settings.device)
         look = loading.load_image_encoder(settings.source, device, dtype, settings.options)
-        prior = load_image_prior(settings.source, settings.device, settings.options)
+        prior = load_prior(settings.source, settings.device, settings.options)
     with torch.no_grad():
         channels, height, width = prior.encode(reference.image[None].to(device))[0].shape
         return estimate_elevation(

@@ -30,6 +30,9 @@ class Question(Protocol):
     @property
     def weighting(self) -> Weighting: ...
 
+    @property
+    def t_min(self) -> int: ...
+
 
 @dataclass(frozen=True)
 class Asking:
@@ -43,6 +46,7 @@ class Asking:
     guidance_scale: float
     weighting: Weighting
     second: SecondPredictor | None = None  # VSD's
+    t_min: int = 20  # the smallest timestep of the run's schedule
 
     @property
     def condition(self) -> Condition:
@@ -108,7 +112,9 @@ def nfsd(asking: Asking) -> Objective:
 
 
 def asd(asking: Question) -> Objective:
-    return distillation.asynchronous_score_distillation(asking.prior, asking.condition, asking.guided, asking.weighting)
+    return distillation.asynchronous_score_distillation(
+        asking.prior, asking.condition, asking.guided, asking.weighting, t_min=asking.t_min
+    )
 
 
 def sdi(asking: Question) -> Objective:
@@ -143,12 +149,28 @@ WITHOUT_TEXTS = ("sds", "sjc", "asd", "sdi", "ism")
 UNGUIDED = ("csd", "nfsd")
 """Objectives that combine the prior's answers themselves: no guidance is left to choose."""
 
+NEGATIVE_ALONE = ("csd", "nfsd", "sdi", "ism")
+"""Objectives that ask about the negative prompt by itself, whatever the guidance scale."""
+
 SELF_WEIGHTED = ("sjc", "sdi", "ism")
 """Objectives whose w(t) is part of their definition."""
 
 
-def check(objective: str, guidance: str, guidance_scale: float, weighting: str, memory: str = "normal") -> None:
+def answers_at_once(objective: str, guidance: str, negative_prompt: str) -> int:
+    """How many answers about one image an objective asks of the prior together."""
+    if objective == "nfsd" or (objective == "csd" and negative_prompt):
+        return 3  # nothing, the prompt, and what is undesired
+    return 4 if guidance == "perp-neg" else 2  # with two views that the camera does not have
+
+
+def check(
+    objective: str, guidance: str, guidance_scale: float, weighting: str, memory: str = "normal", negative_prompt: str = ""
+) -> None:
     """Raise ValueError, with the reason, on a combination that makes no sense."""
+    if guidance_scale == 0:
+        raise ValueError("With a guidance scale of 0 nobody would look at the prompt or the picture: 1 is no guidance.")
+    if negative_prompt and guidance_scale == 1 and objective not in NEGATIVE_ALONE and guidance != "perp-neg":
+        raise ValueError("A negative prompt has no effect at a guidance scale of 1: choose a larger one, or leave it out.")
     if objective in UNGUIDED and guidance != "classifier-free":
         raise ValueError(
             f"The objective {objective!r} combines the prior's answers in its own way: leave the guidance at"
@@ -161,8 +183,6 @@ def check(objective: str, guidance: str, guidance_scale: float, weighting: str, 
             "The objective 'csd' is (guidance scale - 1) times the pull of the text: it needs a guidance scale above 1, got"
             f" {guidance_scale:g}."
         )
-    if objective in ("nfsd", "bridge") and guidance_scale == 0:
-        raise ValueError(f"With a guidance scale of 0 the objective {objective!r} would not look at the prompt.")
     if objective == "vsd" and memory == "lowest":
         raise ValueError("The objective 'vsd' learns in the prior's UNet, which memory 'lowest' takes apart: choose 'low'.")
 
@@ -170,7 +190,7 @@ def check(objective: str, guidance: str, guidance_scale: float, weighting: str, 
 def check_prior(objective: str, prior: str) -> None:
     """Raise ValueError, with the reason, on an objective that a prior from the table of models cannot serve."""
     model = known(prior)
-    if objective == "vsd" and model is not None and not model.adaptable:
+    if objective == "vsd" and model is not None and not model.layout.learns:
         raise ValueError(
             f"The objective 'vsd' learns in a UNet like that of Stable Diffusion 1 or 2 or of DeepFloyd IF, and {prior!r} has"
             " none: choose another prior or another objective."

@@ -24,7 +24,7 @@ from dreamtime.prompts import MAX_PROMPT_CHARACTERS, check_characters, checked_p
 from dreamtime.representations import NeRF, feature_grid_nerf, frequency_nerf, hash_grid_nerf
 from dreamtime.timesteps import Timetable
 
-PRIORS: dict[str, str] = {name: model.places[0] for name, model in MODELS.items() if model.reads == "text"}
+PRIORS: dict[str, str] = {name: model.places[0] for name, model in MODELS.items() if model.layout.reads == "text"}
 """The models that read text, and where each is looked for first; `priors.hub` knows the other places."""
 
 SCHEDULES: dict[str, Callable[..., Timetable]] = {
@@ -188,7 +188,7 @@ class Settings:
             raise ValueError(f"The timestep range needs 0 <= t_min < t_max, got t_min = {self.t_min}, t_max = {self.t_max}.")
         within("seed", self.seed, 0, 2**63 - 1)
         within("guidance scale", self.guidance_scale, 0, 1000)
-        objectives.check(self.objective, self.guidance, self.guidance_scale, self.weighting, self.memory)
+        objectives.check(self.objective, self.guidance, self.guidance_scale, self.weighting, self.memory, self.negative_prompt)
         objectives.check_prior(self.objective, self.prior)
         within("learning rate", self.learning_rate, 1e-6, 1)
         within("learning rate of the second predictor", self.second_learning_rate, 0, 1)
@@ -343,6 +343,11 @@ def preset(name: str, device: str = "auto", prior: str = "toybox", method: str =
 
 def timetable(name: str, alphas_cumprod: torch.Tensor, steps: int, **options: Any) -> Timetable:
     """The schedule of that name; it receives those of the options that it has parameters for."""
-    schedule = SCHEDULES[one_of("schedule", name, SCHEDULES)]
-    known = inspect.signature(schedule).parameters
-    return schedule(alphas_cumprod, steps, **{key: value for key, value in options.items() if key in known})
+    one_of("schedule", name, SCHEDULES)
+    taken = schedule_options(name)
+    return SCHEDULES[name](alphas_cumprod, steps, **{key: value for key, value in options.items() if key in taken})
+
+
+def schedule_options(name: str) -> tuple[str, ...]:
+    """The options that shape the schedule of that name, such as m and s."""
+    return tuple(inspect.signature(SCHEDULES[name]).parameters)[2:]

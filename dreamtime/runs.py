@@ -31,7 +31,7 @@ from torch import Tensor
 
 from dreamtime import exports, meshes, turntable
 from dreamtime.assembly import BUILDING, Dream, Scene, build_scene, timetable_of
-from dreamtime.beforehand import check_ingredients
+from dreamtime.beforehand import check_abilities, check_ingredients
 from dreamtime.cameras import framing_distance
 from dreamtime.cameras import turntable as cameras_around
 from dreamtime.checkpoints import CorruptCheckpoint, checkpoint_text, load_checkpoint, save_checkpoint, write_atomically
@@ -123,6 +123,7 @@ def create_run(root: Path, settings: Settings, reference: Reference | None = Non
         raise ValueError(f"A run of task {settings.task!r} was {'not given any' if reference is None else 'given a'} picture.")
     check_ingredients(settings)
     table = timetable_of(settings)
+    check_abilities(settings)  # by now its files say of what kind a model of the Hub is
     with disk_errors():
         folder = root / uuid.uuid4().hex
         folder.mkdir(parents=True)

@@ -13,6 +13,7 @@ from dreamtime.assembly import (
     asking_of,
     build_scene,
     camera_range,
+    let_others_go,
     load_embed,
     load_prior,
     regularizers_of,
@@ -46,7 +47,7 @@ def compose(
     generator = Generator().manual_seed(settings.seed)
     scene = build_scene(settings, torch.device(settings.device), generator)
     table = timetable_of(settings, prior.alphas_cumprod)
-    asking = asking_of(settings, prior, embed)
+    asking = asking_of(settings, prior, embed, table)
     if settings.objective == "vsd":
         scene, asking = with_second_predictor(scene, asking, settings.second_learning_rate, generator)
     optimizer = torch.optim.Adam(scene.parameters, betas=(0.9, 0.99), eps=settings.adam_epsilon)
@@ -66,5 +67,6 @@ def compose(
 def text_to_3d(settings: Settings) -> Dream:
     """A run from a prompt: embed the prompt, load the prior, build the scene. Raises `ModelUnavailable`."""
     with BUILDING:
+        let_others_go((settings.source, settings.device, settings.options))
         embed = load_embed(settings)  # first, so that a large text encoder is gone before the denoiser comes
         return compose(settings, load_prior(settings.source, settings.device, settings.options), embed)

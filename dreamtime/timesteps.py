@@ -228,10 +228,8 @@ def prolificdreamer(
     return Timetable(table.low, torch.where(progress(steps) <= first_stage, table.high, late))
 
 
-def fixed(
-    alphas_cumprod: Float[Tensor, " T"], steps: int, t_min: int | None = None, t_max: int | None = None, fixed_t: int = 500
-) -> Timetable:
-    """The same t at every step (DreamTime, Fig. 13); the range does not matter."""
+def fixed(alphas_cumprod: Float[Tensor, " T"], steps: int, fixed_t: int = 500) -> Timetable:
+    """The same t at every step (DreamTime, Fig. 13)."""
     if not 0 <= fixed_t < len(alphas_cumprod):
         raise ValueError(f"A fixed timestep needs 0 <= t < {len(alphas_cumprod)}, got {fixed_t}.")
     return fixed_table(torch.full((checked_steps(steps),), fixed_t))
@@ -246,13 +244,7 @@ def checked_table(table: tuple[int, ...]) -> tuple[int, ...]:
     return table
 
 
-def custom(
-    alphas_cumprod: Float[Tensor, " T"],
-    steps: int,
-    t_min: int | None = None,
-    t_max: int | None = None,
-    table: tuple[int, ...] = (),
-) -> Timetable:
+def custom(alphas_cumprod: Float[Tensor, " T"], steps: int, table: tuple[int, ...] = ()) -> Timetable:
     """The user's own falling curve through evenly spaced values, interpolated to N steps; only T bounds it."""
     T = len(alphas_cumprod)
     if any(not 0 <= t < T for t in checked_table(table)):

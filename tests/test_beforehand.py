@@ -31,11 +31,15 @@ def asked(prior: Path, **changes: str) -> Settings:
 @pytest.mark.parametrize(
     ("prior", "changes", "sentence"),
     [
-        ("xl", {"objective": "vsd"}, "StableDiffusionXLPipeline, in which the objective 'vsd' cannot learn"),
-        ("sd3", {"objective": "vsd"}, "StableDiffusion3Pipeline, in which the objective 'vsd' cannot learn"),
-        ("sd3", {"lora": "style.safetensors"}, "LoRA adapters and sliced attention are for UNets"),
-        ("sd3", {"attention": "sliced"}, "LoRA adapters and sliced attention are for UNets"),
-        ("xl", {"embedding": "style.safetensors"}, "textual inversion, which works with Stable Diffusion 1 and 2 only"),
+        ("xl", {"objective": "vsd"}, "has no UNet in which the objective 'vsd' could learn"),
+        ("sd3", {"objective": "vsd"}, "has no UNet in which the objective 'vsd' could learn"),
+        ("sd3", {"lora": "style.safetensors"}, "is a LoRA, which .* cannot take: LoRAs are for UNets"),
+        ("sd3", {"attention": "sliced"}, "is a transformer, whose attention cannot be sliced"),
+        (
+            "xl",
+            {"embedding": "style.safetensors"},
+            "is a textual inversion, which .* cannot take: those are",
+        ),
     ],
 )
 def test_what_a_kind_of_model_cannot_do_is_refused(
@@ -79,3 +83,10 @@ def test_whoever_reads_text_is_shown_no_picture_and_the_reverse(models: Path) ->
 @pytest.mark.parametrize(("prior", "scale"), [("deepfloyd-if-xl", 20), ("DeepFloyd/IF-I-XL-v1.0", 20)])
 def test_a_model_is_guided_as_the_table_says_by_whatever_name(prior: str, scale: float) -> None:
     assert preset("standard", "cpu", prior, prompt="a cat").guidance_scale == scale
+
+
+def test_a_text_prior_beside_the_picture_must_be_able_to_do_what_is_asked(models: Path) -> None:
+    shown = image_preset("draft", "cpu", prompt="a cat", text_prior=str(models / "sd3"), attention="sliced")
+    with pytest.raises(ModelUnavailable, match="is a transformer, whose attention cannot be sliced"):
+        check_ingredients(shown)
+    check_ingredients(replace(shown, attention="fused"))

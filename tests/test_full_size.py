@@ -6,18 +6,37 @@ import pytest
 import torch
 
 from benchmarks import full_size
-from dreamtime import presets
 from dreamtime.priors import skeletons
 from dreamtime.priors.architectures import PUBLISHED
 
+RUNS = [
+    ("stable-diffusion-1.5", "draft"),
+    ("stable-diffusion-2.1-base", "prolificdreamer"),
+    ("deepfloyd-if-xl", "dreamfusion"),
+    ("deepfloyd-if-xl", "prolificdreamer"),
+    ("zero123-xl", "high"),
+]
 
-@pytest.mark.parametrize("model", ["deepfloyd-if-xl", "zero123-xl"])
-def test_a_rehearsed_run_is_timed_and_finite(model: str) -> None:
-    settings = presets.preset("draft", "cpu", prompt="a red cube", resolution=16, samples_per_ray=16, views=1)
-    measured = full_size.measure(full_size.shrunk(PUBLISHED[model]), settings, 1, torch.float32)
-    assert measured.finite == "yes"
-    assert measured.step == pytest.approx(sum(measured.parts.values()))
-    assert all(value > 0 for value in measured.parts.values())
+
+@pytest.mark.parametrize(("model", "name"), RUNS)
+def test_a_rehearsed_run_is_timed_and_finite(model: str, name: str) -> None:
+    head, _, row = full_size.rehearsal([model], [name], 1)
+    told = dict(zip(head.split("|"), row.split("|"), strict=True))
+    parts = {part.strip(): value.strip() for part, value in told.items()}
+    assert (parts["model"], parts["preset"], parts["finite"]) == (model, name, "yes")
+    assert float(parts["render"]) > 0
+    assert float(parts["denoise"]) > 0
+    # Stage I of IF looks at pixels: nothing encodes them.
+    assert (float(parts["encode"]) > 0) == (not model.startswith("deepfloyd"))
+
+
+def test_every_preset_and_method_is_run_with_every_model_that_can_serve_it() -> None:
+    made = {(model, name): full_size.settings_of(model, name, "cpu") for model in full_size.MODELS for name in full_size.NAMES}
+    assert all(settings for (model, _), settings in made.items() if model != "zero123-xl")
+    assert [name for name in full_size.NAMES if made["zero123-xl", name]] == ["draft", "standard", "high"]
+    assert made["stable-diffusion-1.5", "prolificdreamer"].objective == "vsd"
+    assert made["deepfloyd-if-xl", "standard"].guidance_scale == 20
+    assert made["zero123-xl", "standard"].task == "image"
 
 
 def test_chance_fills_a_skeleton_so_that_numbers_keep_their_size(generator) -> None:

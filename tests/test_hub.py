@@ -1,10 +1,12 @@
 """Where models come from: folders, mirrors, caches; and one clear sentence for everything that can be wrong with them."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import huggingface_hub
 import pytest
 import torch
@@ -16,6 +18,7 @@ from tiny_models import tiny_pipeline
 from dreamtime.priors import hub, loading
 from dreamtime.priors.folders import STRANGE, ModelUnavailable, missing_weights, weight_files
 from dreamtime.priors.hub import Model
+from dreamtime.priors.layouts import LAYOUTS
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
 DENOISER = ("unet", "vae", "scheduler")
@@ -253,10 +256,12 @@ def test_a_gated_model_says_how_to_be_let_in(online: FakeHub, folder: Path) -> N
 def test_a_withdrawn_model_is_named_with_all_its_mirrors(online: FakeHub, monkeypatch) -> None:
     with pytest.raises(ModelUnavailable, match="'owner/model' is not on the Hub: withdrawn, renamed or private"):
         hub.find("owner/model", DENOISER)
-    monkeypatch.setitem(hub.MODELS, "thing", Model(("first/mirror", "second/mirror")))
-    with pytest.raises(
-        ModelUnavailable, match="'thing' could not be had from any of its mirrors: 'first/mirror', 'second/mirror' is"
-    ):
+    monkeypatch.setitem(hub.MODELS, "thing", Model(("first/mirror@v1", "second/mirror")))
+    told = (
+        "'thing' could not be had from any of its mirrors: 'first/mirror' is not on the Hub: withdrawn, renamed or private"
+        " (likewise 'second/mirror')."
+    )
+    with pytest.raises(ModelUnavailable, match=re.escape(told)):
         hub.find("thing", DENOISER)
 
 
@@ -339,7 +344,7 @@ def test_half_a_download_is_not_within_reach(folder: Path, tmp_path: Path, monke
     monkeypatch.setenv("DREAMTIME_MODEL_DIR", str(tmp_path))
     whole = copied(folder, tmp_path / "stable-diffusion-1.5")
     assert hub.automatic("cuda")[0] == "stable-diffusion-1.5"
-    assert hub.pipeline_here("stable-diffusion-1.5") == "StableDiffusionPipeline"
+    assert hub.layout_expected("stable-diffusion-1.5") is LAYOUTS["StableDiffusionPipeline"]
     next((whole / "unet").glob("*.safetensors")).unlink()
     assert hub.automatic("cuda")[0] == "toybox"
     shutil.rmtree(whole)
@@ -367,3 +372,19 @@ def test_of_a_whole_model_nothing_is_fetched_as_an_addition(online: FakeHub, fol
     with pytest.raises(ModelUnavailable, match=r"exactly one \.safetensors file .* got 0 files"):
         hub.find_file("me/model", "a LoRA")
     assert not [name for name in online.fetched if name.endswith(".safetensors")]
+
+
+def test_a_refused_token_is_named() -> None:
+    request = httpx.Request("GET", "https://huggingface.co/api/models/owner/model")
+    refused = huggingface_hub.errors.HfHubHTTPError("no", response=httpx.Response(401, request=request))
+    assert hub.why(refused, "owner/model") == "is refused to this access token: run `hf auth login` again, or correct HF_TOKEN"
+
+
+def test_of_many_files_none_is_fetched(online: FakeHub, tmp_path: Path) -> None:
+    online.repositories["me/styles"] = styles = tmp_path / "styles"
+    styles.mkdir()
+    for name in ("one", "two"):
+        save_file({"x": torch.zeros(1)}, styles / f"{name}.safetensors")
+    with pytest.raises(ModelUnavailable, match=r"must be or hold exactly one \.safetensors file with a LoRA, got 2 files"):
+        hub.find_file("me/styles", "a LoRA")
+    assert online.fetched == []

@@ -9,6 +9,7 @@ from tiny_models import tiny_if_pipeline, tiny_pipeline, tiny_xl_pipeline
 
 from dreamtime import beforehand, presets
 from dreamtime.image_to_3d import EMBEDDED, image_preset
+from dreamtime.objectives import answers_at_once
 from dreamtime.priors import loading
 from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.priors.memory import Need, need_of, peak_bytes, rendering_bytes
@@ -176,3 +177,11 @@ def test_of_a_model_that_is_not_to_be_had_only_the_run_speaks(monkeypatch, caplo
     monkeypatch.setattr(beforehand, "memory_in_words", fails)
     assert beforehand.memory_foretold(replace(presets.preset("draft", "cpu", prompt="a cat"), device="cuda")) == ""
     assert caplog.messages == []
+
+
+def test_more_answers_at_once_take_more_memory() -> None:
+    two, four = (need_of("toybox", FLOAT, 2, 64, Options(), answers).step for answers in (2, 4))
+    assert four > two
+    told = (("sds", "classifier-free", "", 2), ("sds", "perp-neg", "", 4), ("csd", "classifier-free", "a dog", 3))
+    for objective, guidance, negative, count in told:
+        assert answers_at_once(objective, guidance, negative) == count

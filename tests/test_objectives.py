@@ -94,7 +94,7 @@ def test_the_defaults_suit_every_objective(objective: str) -> None:
         (("sdi", "classifier-free", 7.5, "fantasia3d"), "'sdi' brings its own w\\(t\\).*got 'fantasia3d'"),
         (("csd", "classifier-free", 1.0, "sds"), "it needs a guidance scale above 1, got 1"),
         (("csd", "classifier-free", 0.5, "sds"), "it needs a guidance scale above 1, got 0.5"),
-        (("bridge", "classifier-free", 0.0, "sds"), "'bridge' would not look at the prompt"),
+        (("bridge", "classifier-free", 0.0, "sds"), "scale of 0 nobody would look at the prompt"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_reason(choice: tuple[str, str, float, str], sentence: str) -> None:

@@ -4,11 +4,12 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
-from fakes import stable_diffusion_alphas_cumprod
+from fakes import GaussianPrior, stable_diffusion_alphas_cumprod
 
 from dreamtime import assembly, beforehand, presets, text_to_3d
 from dreamtime.checkpoints import load_checkpoint, save_checkpoint
 from dreamtime.presets import Settings, preset, settings_from_dict, settings_to_dict
+from dreamtime.priors.layouts import LAYOUTS
 from dreamtime.priors.options import Options
 
 
@@ -104,6 +105,8 @@ def test_options_reach_the_schedules_that_have_them() -> None:
         ({"seed": 2**63}, "between 0 and 9223372036854775807, got 9223372036854775808"),
         ({"views": 10**400}, "between 1 and 64, got a number of 401 digits"),
         ({"objective": "csd", "guidance_scale": 1.0}, "it needs a guidance scale above 1, got 1"),
+        ({"guidance_scale": 0.0}, "guidance scale of 0 nobody would look at the prompt"),
+        ({"guidance_scale": 1.0, "negative_prompt": "blue"}, "negative prompt has no effect at a guidance scale of 1"),
         ({"objective": "ism", "weighting": "uniform"}, "brings its own w"),
         ({"objective": "vsd", "memory": "lowest"}, "memory 'lowest' takes apart"),
         ({"second_learning_rate": -1.0}, "learning rate of the second predictor"),
@@ -174,3 +177,38 @@ def test_a_prior_that_vsd_cannot_learn_in_is_refused_when_the_run_is_described(p
     with pytest.raises(ValueError, match="'vsd' learns"):
         preset("draft", "cpu", prior, "prolificdreamer", prompt="a cat")
     assert preset("draft", "cpu", prior, prompt="a cat", objective="asd").prior == prior
+
+
+@pytest.mark.parametrize("objective", ["csd", "nfsd", "sdi", "ism"])
+def test_some_objectives_ask_about_the_negative_prompt_at_any_scale(objective: str) -> None:
+    scale = 1.5 if objective == "csd" else 1.0
+    made = preset("draft", "cpu", prompt="a cat", objective=objective, guidance_scale=scale, negative_prompt="a dog")
+    assert made.negative_prompt == "a dog"
+
+
+@pytest.mark.parametrize("objective", ["sjc", "sdi", "ism"])
+def test_an_objective_that_divides_by_the_signal_wants_some(objective: str) -> None:
+    """A rectified flow ends in noise alone."""
+    settings = preset("draft", "cpu", prompt="a cat", objective=objective, schedule="uniform", t_max=999)
+    flow = LAYOUTS["StableDiffusion3Pipeline"].usual_alphas_cumprod()
+    with pytest.raises(ValueError, match=f"The objective '{objective}' divides by the share of signal, .* at t = 999"):
+        assembly.timetable_of(settings, flow)
+    assert assembly.timetable_of(replace(settings, t_max=998), flow).high.max() == 998
+    assert assembly.timetable_of(replace(settings, objective="sds"), flow).high.max() == 999
+
+
+def test_a_prior_is_kept_for_the_next_run_and_let_go_before_another_is_loaded(monkeypatch) -> None:
+    loaded = []
+    monkeypatch.setattr(assembly, "KEPT", {})
+    monkeypatch.setattr(
+        assembly.loading,
+        "load_prior",
+        lambda source, *others: loaded.append(source) or GaussianPrior(torch.zeros(3, 8, 8), 0.5),
+    )
+    first = assembly.load_prior("one", "cpu")
+    assembly.let_others_go(("one", "cpu", Options()), ("two", "cpu", Options()))
+    assert assembly.load_prior("one", "cpu") is first
+    assembly.load_prior("two", "cpu")
+    assembly.let_others_go(("two", "cpu", Options()))
+    assembly.load_prior("one", "cpu")
+    assert loaded == ["one", "two", "one"]

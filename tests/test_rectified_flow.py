@@ -66,9 +66,15 @@ def test_the_table_is_the_schedulers(tmp_path) -> None:
 
 def test_what_is_made_for_unets_is_refused(tmp_path) -> None:
     tiny_flow_pipeline().save_pretrained(tmp_path)
-    for options in (Options(lora="owner/lora"), Options(attention="sliced")):
-        with pytest.raises(ModelUnavailable, match="LoRA adapters and sliced attention are for UNets"):
-            loading.load_prior(tmp_path, CPU, FLOAT, options)
+    refused = {
+        Options(lora="owner/lora"): "'owner/lora' is a LoRA, which .* cannot take",
+        Options(embedding="owner/word"): "'owner/word' is a textual inversion, which .* cannot take",
+        Options(attention="sliced"): "is a transformer, whose attention cannot be sliced: choose 'fused'",
+    }
+    for options, sentence in refused.items():
+        for load in (loading.load_prior, loading.load_text_encoder):
+            with pytest.raises(ModelUnavailable, match=sentence):
+                load(tmp_path, CPU, FLOAT, options)
 
 
 def test_the_weights_may_wait_in_main_memory(tmp_path, generator) -> None:

@@ -10,12 +10,15 @@ from original_layout import original_layout
 from safetensors.torch import save_file
 from tiny_models import tiny_pipeline
 
+from dreamtime.beforehand import advice
+from dreamtime.presets import preset
 from dreamtime.priors import hub, loading
 from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.priors.options import Options
 from dreamtime.priors.stable_diffusion import load_alphas_cumprod
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
+ATTENTION = "model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight"  # its width tells versions apart
 PROMPTS = ["a blue ball", "a red cube, front view"]
 
 
@@ -62,20 +65,18 @@ def test_a_single_file_is_the_same_model_as_its_folder(pipeline, folder: Path, p
 
 def test_a_single_file_without_its_configurations_is_named(pipeline, tmp_path) -> None:
     """They are those of the model it descends from, which is not on this disk."""
-    attention = "model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight"
-    save_file({attention: torch.zeros(320, 768)}, tmp_path / "tuned.safetensors")
+    save_file({ATTENTION: torch.zeros(320, 768)}, tmp_path / "tuned.safetensors")
     with pytest.raises(ModelUnavailable, match=r"'stable-diffusion-1\.5' could not be had from any of its mirrors"):
         loading.load_prior(tmp_path / "tuned.safetensors", CPU, FLOAT)
 
 
 def test_a_single_file_may_have_the_name_of_its_ancestor(pipeline, folder: Path, tmp_path, monkeypatch) -> None:
     """In the folder of models, where it is found by that name but cannot describe itself; a folder there can."""
-    attention = "model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight"
-    save_file({attention: torch.zeros(320, 768)}, tmp_path / "stable-diffusion-1.5.safetensors")
+    save_file({ATTENTION: torch.zeros(320, 768)}, tmp_path / "stable-diffusion-1.5.safetensors")
     monkeypatch.setenv("DREAMTIME_MODEL_DIR", str(tmp_path))
     with pytest.raises(ModelUnavailable, match="could not be had from any of its mirrors"):
         hub.find("stable-diffusion-1.5", ("scheduler",))
-    save_file(original_layout(pipeline) | {attention: torch.zeros(320, 768)}, tmp_path / "tuned.safetensors")
+    save_file(original_layout(pipeline) | {ATTENTION: torch.zeros(320, 768)}, tmp_path / "tuned.safetensors")
     (tmp_path / "stable-diffusion-1.5").symlink_to(folder)
     monkeypatch.setenv("DREAMTIME_MODEL_DIR", str(tmp_path))
     assert hub.recognised(tmp_path / "tuned.safetensors") == "stable-diffusion-1.5"
@@ -84,14 +85,14 @@ def test_a_single_file_may_have_the_name_of_its_ancestor(pipeline, folder: Path,
 @pytest.mark.parametrize(
     ("tensors", "yaml", "name"),
     [
-        ({"model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight": 768}, "", "stable-diffusion-1.5"),
+        ({ATTENTION: 768}, "", "stable-diffusion-1.5"),
         (
-            {"model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight": 1024},
+            {ATTENTION: 1024},
             "",
             "stable-diffusion-2.1-base",
         ),
         (
-            {"model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight": 1024},
+            {ATTENTION: 1024},
             'model:\n  params:\n    parameterization: "v"\n',
             "stable-diffusion-2.1",
         ),
@@ -173,3 +174,22 @@ def test_noise_of_another_kind_is_refused(tmp_path: Path, told: dict[str, object
     (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(told))
     with pytest.raises(ModelUnavailable, match=sentence):
         load_alphas_cumprod(tmp_path)
+
+
+def test_what_nothing_says_about_a_single_file_of_version_2_is_told(tmp_path) -> None:
+    settings = preset("draft", "cpu", str(tmp_path / "x.safetensors"), prompt="a cat")
+    save_file({ATTENTION: torch.zeros(8, 1024)}, tmp_path / "x.safetensors")
+    (sentence,) = advice(settings)
+    assert "says what it predicts: it is taken for the noise, as by 2.1-base" in sentence
+    (tmp_path / "x.yaml").write_text("parameterization: v", encoding="utf-8")
+    assert advice(settings) == ()
+    (tmp_path / "x.yaml").unlink()
+    save_file({ATTENTION: torch.zeros(8, 768)}, tmp_path / "x.safetensors")
+    assert advice(settings) == ()
+
+
+def test_a_single_file_may_say_by_its_name_which_version_2_it_is(tmp_path) -> None:
+    for name in ("stable-diffusion-2.1", "stable-diffusion-2.0-base"):
+        save_file({ATTENTION: torch.zeros(8, 1024)}, file := tmp_path / f"{name}.safetensors")
+        assert hub.recognised(file) == name
+        assert advice(preset("draft", "cpu", str(file), prompt="a cat")) == ()

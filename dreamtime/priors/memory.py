@@ -106,16 +106,17 @@ class Imagined:
     ask: Callable[[Tensor], Tensor]
 
 
-def asked_of(prior: Any, mode: FakeTensorMode, condition: tuple[int, int], learns: bool) -> Callable[[Tensor], Tensor]:
-    """What a training step asks of a prior about images: encode, and two answers for each."""
+def asked_of(
+    prior: Any, mode: FakeTensorMode, condition: tuple[int, int], answers: int, learns: bool
+) -> Callable[[Tensor], Tensor]:
+    """What a training step asks of a prior about images: encode, and so many answers for each at once."""
 
     def ask(images: Tensor) -> Tensor:
         views = len(images)
         with mode:
-            text = torch.empty(2 * views, *condition)
+            text = torch.empty(answers * views, *condition)
         x = prior.encode(images)
-        both = torch.cat([x, x]).detach()
-        prior.predict_noise(both, 500, text)
+        prior.predict_noise(torch.cat([x] * answers).detach(), 500, text)
         if learns:
             # A second predictor is the same network, with a way back through it.
             noisy = x.detach().to(prior.unet.dtype).requires_grad_()
@@ -125,7 +126,9 @@ def asked_of(prior: Any, mode: FakeTensorMode, condition: tuple[int, int], learn
     return ask
 
 
-def imagined_prior(source: str, dtype: torch.dtype, options: Options, mode: FakeTensorMode, learns: bool = False) -> Imagined:
+def imagined_prior(
+    source: str, dtype: torch.dtype, options: Options, mode: FakeTensorMode, answers: int = 2, learns: bool = False
+) -> Imagined:
     """A model as a step meets it. Raises `ModelUnavailable`."""
     configuration = configuration_of(source)
     readers = [part for part in configuration if part.startswith(("text_encoder", "image_encoder"))]
@@ -138,19 +141,28 @@ def imagined_prior(source: str, dtype: torch.dtype, options: Options, mode: Fake
     weights = sum(map(bytes_of, modules.values())) - (bytes_of(denoiser) if options.memory == "lowest" else 0)
     for module in modules.values():
         imagined(module, mode)
-    return Imagined(sum(map(bytes_of, texts)), weights, asked_of(prior, mode, condition_shape(configuration), learns))
+    return Imagined(sum(map(bytes_of, texts)), weights, asked_of(prior, mode, condition_shape(configuration), answers, learns))
 
 
 def need_of(
-    source: str, dtype: torch.dtype, views: int, side: int, options: Options, learns: bool = False, beside: str = ""
+    source: str,
+    dtype: torch.dtype,
+    views: int,
+    side: int,
+    options: Options,
+    answers: int = 2,
+    learns: bool = False,
+    beside: str = "",
 ) -> Need:
     """What a prior needs in a run, and the one beside it if there is one; `learns` if a second predictor is trained.
+
+    `answers` is how many the prior gives at once about each image.
 
     Both are asked about the same images before the one way back. Their encoders of text come and go one after the other. Raises
     `ModelUnavailable`.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    first = imagined_prior(source, dtype, options, mode, learns)
+    first = imagined_prior(source, dtype, options, mode, answers, learns)
     second = imagined_prior(beside, dtype, options, mode) if beside else None
     priors = [first, second] if second else [first]
 

@@ -16,24 +16,20 @@ from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from jaxtyping import Float
 from torch import Tensor
 
-from dreamtime.diffusion import alpha_sigma
+from dreamtime.diffusion import alpha_sigma, alphas_cumprod_from_flow
 from dreamtime.priors.autoencoder import Encoder, economise, read_autoencoder
-from dreamtime.priors.folders import Checkpoint, ModelUnavailable
+from dreamtime.priors.folders import Checkpoint
 from dreamtime.priors.hub import find
+from dreamtime.priors.layouts import checked_layout
 from dreamtime.priors.options import PLAIN, Options
 from dreamtime.priors.text_encoders import TextEncoder, apart, beside, load_t5, read_clip
-from dreamtime.priors.weights import checked_pipeline, one_sentence, place_denoiser, read_diffusers
+from dreamtime.priors.weights import one_sentence, place_denoiser, read_diffusers
 
-PIPELINES = ("StableDiffusion3Pipeline",)
+PIPELINE = "StableDiffusion3Pipeline"
 DENOISER = ("transformer", "vae", "scheduler")
 TEXT = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "text_encoder_3", "tokenizer_3")
 
 T5_TOKENS = 256
-
-
-def alphas_cumprod_from_flow(s: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
-    """abar = (1 - s)^2 / ((1 - s)^2 + s^2): the diffusion whose z_t is the flow's x_s up to a factor."""
-    return (1 - s) ** 2 / ((1 - s) ** 2 + s**2)
 
 
 def epsilon_from_flow(
@@ -115,9 +111,7 @@ def load_alphas_cumprod(source: str | Path) -> Float[Tensor, " T"]:
 
 def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, options: Options = PLAIN) -> RectifiedFlowPrior:
     """The denoiser from a folder or a Hub id. Raises `ModelUnavailable`."""
-    checkpoint = checked_pipeline(find(source, DENOISER), *PIPELINES)
-    if options.lora or options.attention != "fused":
-        raise ModelUnavailable(checkpoint.place, "is a transformer: LoRA adapters and sliced attention are for UNets")
+    checkpoint = checked_layout(find(source, DENOISER), PIPELINE, options)
     with one_sentence(checkpoint):
         transformer = read_diffusers(SD3Transformer2DModel, checkpoint.path, "transformer", dtype)
         vae = read_autoencoder(checkpoint.path, dtype)
@@ -130,9 +124,7 @@ def load_text_encoder(
     source: str | Path, device: torch.device, dtype: torch.dtype, options: Options = PLAIN
 ) -> RectifiedFlowText:
     """The text encoders beside that denoiser, for a run's few prompts; then let them go. Raises `ModelUnavailable`."""
-    if options.embedding:
-        raise ModelUnavailable(options.embedding, "is a textual inversion, which works with versions 1 and 2 only")
-    checkpoint = checked_pipeline(find(source, TEXT), *PIPELINES)
+    checkpoint = checked_layout(find(source, TEXT), PIPELINE, options)
     with one_sentence(checkpoint):
         clips = [read_clip(checkpoint.path, dtype, number, projecting=True) for number in ("", "_2")]
         for encoder in clips:

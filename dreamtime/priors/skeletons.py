@@ -11,12 +11,12 @@ from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPVisionModelWithProjection, T5EncoderModel
 
-from dreamtime.diffusion import alphas_cumprod_from_betas
 from dreamtime.priors.architectures import PUBLISHED, Configuration
 from dreamtime.priors.autoencoder import Encoder
 from dreamtime.priors.deepfloyd import DeepFloydPrior
 from dreamtime.priors.folders import ModelUnavailable, read_by
 from dreamtime.priors.hub import find
+from dreamtime.priors.layouts import LAYOUTS, TOLD_A_PICTURE, Layout
 from dreamtime.priors.rectified_flow import RectifiedFlowPrior
 from dreamtime.priors.stable_diffusion import StableDiffusionPrior
 from dreamtime.priors.stable_diffusion_xl import StableDiffusionXLPrior, precise
@@ -54,25 +54,27 @@ def part_of(configuration: Configuration, part: str, dtype: torch.dtype) -> Any:
     return made.eval().requires_grad_(False)
 
 
+def layout_in(configuration: Configuration) -> Layout:
+    """Its kind. Raises `ModelUnavailable`."""
+    pipeline = TOLD_A_PICTURE if read_by(configuration) == "image" else configuration["_class_name"]
+    if pipeline not in LAYOUTS:
+        raise ModelUnavailable(pipeline, "is no pipeline that is known here")
+    return LAYOUTS[pipeline]
+
+
 def prior_of(configuration: Configuration, dtype: torch.dtype) -> Any:
     """The denoiser and what encodes for it, as a prior on the meta device. Raises `ModelUnavailable`."""
-    pipeline, alphas_cumprod = configuration["_class_name"], alphas_cumprod_from_betas("scaled_linear")
+    module, alphas_cumprod = (layout := layout_in(configuration)).module, layout.usual_alphas_cumprod()
     parts = {part: part_of(configuration, part, dtype) for part in DIFFUSERS if part in configuration}
-    if read_by(configuration) == "image":
-        encoder = Encoder(parts["vae"], parts["unet"].config.sample_size)
-        return Zero123Prior(parts["unet"], encoder, alphas_cumprod, "epsilon")
-    if pipeline == "StableDiffusionPipeline":
-        encoder = Encoder(parts["vae"], parts["unet"].config.sample_size)
-        return StableDiffusionPrior(parts["unet"], encoder, alphas_cumprod, "epsilon")
-    if pipeline == "StableDiffusionXLPipeline":
-        encoder = Encoder(precise(parts["vae"]), parts["unet"].config.sample_size)
-        return StableDiffusionXLPrior(parts["unet"], encoder, alphas_cumprod, "epsilon")
-    if pipeline == "StableDiffusion3Pipeline":
-        encoder = Encoder(parts["vae"], parts["transformer"].config.sample_size)
-        return RectifiedFlowPrior(parts["transformer"], encoder, alphas_cumprod)
-    if pipeline == "IFPipeline":
+    if module == "deepfloyd":
         return DeepFloydPrior(parts["unet"], alphas_cumprod, "epsilon")
-    raise ModelUnavailable(pipeline, "is no pipeline that is known here")
+    denoiser = parts["transformer" if "transformer" in parts else "unet"]
+    vae = precise(parts["vae"]) if module == "stable_diffusion_xl" else parts["vae"]
+    encoder = Encoder(vae, denoiser.config.sample_size)
+    if module == "rectified_flow":
+        return RectifiedFlowPrior(denoiser, encoder, alphas_cumprod)
+    kinds = {"stable_diffusion": StableDiffusionPrior, "stable_diffusion_xl": StableDiffusionXLPrior, "zero123": Zero123Prior}
+    return kinds[module](denoiser, encoder, alphas_cumprod, "epsilon")
 
 
 def condition_shape(configuration: Configuration) -> tuple[int, int]:

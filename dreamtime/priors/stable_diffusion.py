@@ -14,11 +14,12 @@ from dreamtime.priors.adapters import merge_into_text_encoder, merge_into_unet, 
 from dreamtime.priors.autoencoder import Encoder, economise, read_autoencoder
 from dreamtime.priors.folders import Checkpoint, ModelUnavailable
 from dreamtime.priors.hub import find
+from dreamtime.priors.layouts import checked_layout
 from dreamtime.priors.options import PLAIN, Options
 from dreamtime.priors.text_encoders import TextEncoder, read_clip
-from dreamtime.priors.weights import checked_pipeline, one_sentence, place_denoiser, read_diffusers
+from dreamtime.priors.weights import one_sentence, place_denoiser, read_diffusers
 
-PIPELINES = ("StableDiffusionPipeline",)
+PIPELINE = "StableDiffusionPipeline"
 DENOISER = ("unet", "vae", "scheduler")
 TEXT = ("text_encoder", "tokenizer")
 
@@ -95,7 +96,7 @@ def single_file_parts(checkpoint: Checkpoint, dtype: torch.dtype, *parts: str) -
 
 def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, options: Options = PLAIN) -> StableDiffusionPrior:
     """The denoiser from a folder, a file or a Hub id. Raises `ModelUnavailable`."""
-    checkpoint = checked_pipeline(find(source, DENOISER), *PIPELINES)
+    checkpoint = checked_layout(find(source, DENOISER), PIPELINE, options)
     with one_sentence(checkpoint):
         if checkpoint.path.is_file():
             unet, vae = single_file_parts(checkpoint, dtype, "unet", "vae")
@@ -116,7 +117,7 @@ def load_text_encoder(
     source: str | Path, device: torch.device, dtype: torch.dtype, options: Options = PLAIN
 ) -> StableDiffusionText:
     """The text encoder beside that denoiser, for a run's few prompts; then let it go. Raises `ModelUnavailable`."""
-    checkpoint = checked_pipeline(find(source, TEXT), *PIPELINES)
+    checkpoint = checked_layout(find(source, TEXT), PIPELINE, options)
     with one_sentence(checkpoint):
         if checkpoint.path.is_file():
             encoder = TextEncoder(*single_file_parts(checkpoint, dtype, "tokenizer", "text_encoder"))

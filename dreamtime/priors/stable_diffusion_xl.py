@@ -13,14 +13,15 @@ from dreamtime.priors.adapters import merge_into_text_encoder, merge_into_unet
 from dreamtime.priors.autoencoder import Encoder, economise, read_autoencoder
 from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.priors.hub import find
+from dreamtime.priors.layouts import checked_layout
 from dreamtime.priors.options import PLAIN, Options
 from dreamtime.priors.stable_diffusion import load_alphas_cumprod, noise_levels_of
 from dreamtime.priors.text_encoders import TextEncoder, apart, beside, read_clip
-from dreamtime.priors.weights import checked_pipeline, one_sentence, place_denoiser, read_diffusers
+from dreamtime.priors.weights import one_sentence, place_denoiser, read_diffusers
 
 __all__ = ["StableDiffusionXLPrior", "StableDiffusionXLText", "load_alphas_cumprod", "load_prior", "load_text_encoder"]
 
-PIPELINES = ("StableDiffusionXLPipeline",)
+PIPELINE = "StableDiffusionXLPipeline"
 DENOISER = ("unet", "vae", "scheduler")
 TEXT = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
 
@@ -88,7 +89,7 @@ def load_prior(
     source: str | Path, device: torch.device, dtype: torch.dtype, options: Options = PLAIN
 ) -> StableDiffusionXLPrior:
     """The denoiser from a folder, a file or a Hub id. Raises `ModelUnavailable`."""
-    checkpoint = checked_pipeline(find(source, DENOISER), *PIPELINES)
+    checkpoint = checked_layout(find(source, DENOISER), PIPELINE, options)
     if checkpoint.path.is_file():
         raise ModelUnavailable(checkpoint.place, "is a single file of version XL: only folders of that version are loaded")
     with one_sentence(checkpoint):
@@ -104,9 +105,7 @@ def load_text_encoder(
     source: str | Path, device: torch.device, dtype: torch.dtype, options: Options = PLAIN
 ) -> StableDiffusionXLText:
     """The text encoders beside that denoiser, for a run's few prompts; then let them go. Raises `ModelUnavailable`."""
-    if options.embedding:
-        raise ModelUnavailable(options.embedding, "is a textual inversion, which works with versions 1 and 2 only")
-    checkpoint = checked_pipeline(find(source, TEXT), *PIPELINES)
+    checkpoint = checked_layout(find(source, TEXT), PIPELINE, options)
     with one_sentence(checkpoint):
         first = read_clip(checkpoint.path, dtype)
         second = read_clip(checkpoint.path, dtype, "_2", projecting=True)

@@ -54,13 +54,6 @@ def one_sentence(checkpoint: Checkpoint) -> Iterator[None]:
         ) from error
 
 
-def checked_pipeline(checkpoint: Checkpoint, *expected: str) -> Checkpoint:
-    """The checkpoint, if it was made for one of those pipelines; raises `ModelUnavailable`."""
-    if checkpoint.pipeline not in expected:
-        raise ModelUnavailable(checkpoint.place, f"is a {checkpoint.pipeline}, expected a {' or a '.join(expected)}")
-    return checkpoint
-
-
 def weight_names(folder: Path, part: str) -> list[str]:
     """The files with a part's weights. Pickles are among them only where there is nothing else: `find` has let them pass."""
     return weight_files([path.name for path in (folder / part).iterdir()], pickles=True)

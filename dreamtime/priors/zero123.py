@@ -30,6 +30,7 @@ from dreamtime.diffusion import PredictionType, epsilon_from_prediction
 from dreamtime.priors.autoencoder import Encoder, economise, pixels, read_autoencoder
 from dreamtime.priors.folders import STRANGE, Checkpoint, ModelUnavailable
 from dreamtime.priors.hub import find, known
+from dreamtime.priors.layouts import check_options, layout_of
 from dreamtime.priors.options import PLAIN, Options
 from dreamtime.priors.stable_diffusion import load_alphas_cumprod, noise_levels_of
 from dreamtime.priors.weights import one_sentence, place_denoiser, read_diffusers, read_tensors, read_transformers
@@ -168,8 +169,7 @@ def checked(source: str | Path, options: Options) -> Checkpoint:
         raise ModelUnavailable(
             described.place, f"is a {described.pipeline}, which is told a text: no picture can be shown to it"
         )
-    if addition := options.lora or options.embedding:
-        raise ModelUnavailable(addition, "is an addition to models that are told a text, which Zero123 is not")
+    check_options(described.place, layout_of(described), options)
     if not described.strange_parts:
         raise ModelUnavailable(described.place, "knows no poses: no part of it projects a picture's embedding and a pose")
     checkpoint = find(source, PARTS)

@@ -17,8 +17,8 @@ from dreamtime.diffusion import alphas_cumprod_from_betas
 from dreamtime.runs import Run
 from dreamtime.ui.answers import described, stream, waited_for
 from dreamtime.ui.errors import one_sentence
-from dreamtime.ui.server import PRIOR, RUNNING, Server
-from dreamtime.ui.widgets import KNOBS, PRESET_NAMES, PRIOR_NAMES, SCHEDULING, Knob, checked_choices, settings_of
+from dreamtime.ui.server import RUNNING, Server
+from dreamtime.ui.widgets import AUTOMATIC, KNOBS, PRESET_NAMES, PRIOR_NAMES, SCHEDULING, Knob, checked_choices, settings_of
 
 SCHEDULE_OPTIONS: dict[str, Any] = dict.fromkeys(SCHEDULING) | {"steps": 400, "m": 500.0, "s": 125.0}
 del SCHEDULE_OPTIONS["schedule"]
@@ -52,7 +52,7 @@ class Endpoints:
 
     @taking(KNOBS, **dict.fromkeys(KNOBS))
     def text_to_3d(
-        self, prompt: str, preset: str = "standard", prior: str = PRIOR, seed: int = 0, *choices: Any
+        self, prompt: str, preset: str = "standard", prior: str = AUTOMATIC, seed: int = 0, *choices: Any
     ) -> Iterator[tuple[Any, ...]]:
         """Turn a prompt into a textured 3D model and stream how it takes shape.
 
@@ -62,7 +62,7 @@ class Endpoints:
         Parameters:
             prompt: What to make, one object in up to 400 characters, for example "a red cube".
             preset: "draft", "standard" or "high": how much time to spend.
-            prior: The diffusion model: "toybox" is embedded, "auto" takes the best within reach, the others need a GPU.
+            prior: The diffusion model: "auto" takes the best within reach, "toybox" is embedded, the others want a GPU.
             seed: Whole number from 0 to 2147483647 that decides all chance.
         """
         with one_sentence():
@@ -138,7 +138,7 @@ class Endpoints:
             steps: Optimisation steps, 1 to 50000; the preset's when left out.
         """
         with one_sentence():
-            settings = settings_of(prompt, preset, PRIOR, seed, {"schedule": schedule, "steps": steps})
+            settings = settings_of(prompt, preset, AUTOMATIC, seed, {"schedule": schedule, "steps": steps})
             return waited_for(self.server, runs.create_run(self.server.root, settings), request, progress)
 
 
@@ -171,7 +171,7 @@ def add_endpoints(server: Server) -> None:
     """Give the app its named endpoints. Their inputs are components that the page never shows."""
     endpoints, outputs = Endpoints(server), streamed_outputs()
     prompt, run_id = gr.Textbox(label="Prompt", visible=False), gr.Textbox(label="Run id", visible=False)
-    seed, prior = number(0, "Seed"), menu(PRIOR_NAMES, PRIOR, "Prior")
+    seed, prior = number(0, "Seed"), menu(PRIOR_NAMES, AUTOMATIC, "Prior")
     standard, draft = menu(PRESET_NAMES, "standard", "Preset"), menu(PRESET_NAMES, "draft", "Preset")
     options: dict[str, Component] = {name: knob.parameter() for name, knob in KNOBS.items()}
     called = gr.Button(visible=False).click

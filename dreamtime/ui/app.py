@@ -16,12 +16,13 @@ from dreamtime.ui.picture_api import add_picture_endpoints
 from dreamtime.ui.picture_layout import PictureTab, picture_presets
 from dreamtime.ui.picture_tab import NAME_EXAMPLES, picture_again, picture_tab
 from dreamtime.ui.schedule_tab import schedule_tab
-from dreamtime.ui.server import PRIOR, Server, server_from_environment, start_housekeeping
+from dreamtime.ui.server import Server, server_from_environment, start_housekeeping
 from dreamtime.ui.stage import Stage
-from dreamtime.ui.text_layout import TextTab, text_presets
+from dreamtime.ui.text_layout import EXAMPLES, TextTab, text_presets
 from dreamtime.ui.text_tab import TAKE_PROMPT, prompt_again, text_tab
 from dreamtime.ui.theme import LOGO, STYLE, theme
 from dreamtime.ui.watching import Updates, model_of, shown
+from dreamtime.ui.widgets import AUTOMATIC
 
 CACHE_SECONDS = (3600, 24 * 3600)  # how often Gradio's copies of files are looked through, and how old they get
 MEASURING_SECONDS = 2.0
@@ -30,7 +31,7 @@ MEASURING_SECONDS = 2.0
 def build(server: Server) -> gr.Blocks:
     """The app, not yet served."""
     with gr.Blocks(title="DreamTime", analytics_enabled=False, delete_cache=CACHE_SECONDS, fill_width=True) as demo:
-        banner = gr.HTML(banner_of(PRIOR), apply_default_css=False)
+        banner = gr.HTML(banner_of(AUTOMATIC), apply_default_css=False)
         with gr.Tabs() as tabs:
             with gr.Tab("From text", id="text") as first:
                 told = text_tab(server, banner)
@@ -113,6 +114,6 @@ def launch() -> None:
         max_file_size=MAX_BYTES,
         run_history=False,
         enable_monitoring=False,
-        allowed_paths=[str(server.root)],
+        allowed_paths=[str(server.root), str(EXAMPLES)],
         footer_links=["api", "settings"],
     )

@@ -8,14 +8,14 @@ import gradio as gr
 from gradio.components import Component
 
 from dreamtime import beforehand, image_to_3d, presets, runs
-from dreamtime.diffusion import alphas_cumprod_from_betas
 from dreamtime.presets import Settings
+from dreamtime.priors.hub import MODELS
 from dreamtime.ui import panels
 from dreamtime.ui.charts import schedule_chart
 from dreamtime.ui.server import PRIOR, Server, device_in_words
 from dreamtime.ui.stage import Stage
 from dreamtime.ui.watching import charts
-from dreamtime.ui.widgets import MAX_SEED, PRESET_NAMES, SCHEDULING, Knob, automatic_prior, checked_choices
+from dreamtime.ui.widgets import MAX_SEED, PRESET_NAMES, SCHEDULING, Knob, automatic_prior, checked_choices, resolved
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 """How events that only move the page are announced: not at all."""
@@ -52,10 +52,10 @@ def preset_choices(server: Server, settings_of: Callable[[str], Settings]) -> li
     return choices
 
 
-def schedule_preview(choices: Mapping[str, Any]) -> str:
-    """The schedule that the knobs mean, before anything runs; on Stable Diffusion's noise levels, as every prior has here."""
+def schedule_preview(choices: Mapping[str, Any], prior: str) -> str:
+    """The schedule that the knobs mean, before anything runs; on the noise levels that models of the prior's kind have."""
     chosen = checked_choices({name: choices[name] for name in SCHEDULING if name in choices})
-    alphas_cumprod = alphas_cumprod_from_betas("scaled_linear")
+    alphas_cumprod = MODELS[resolved(prior)].layout.usual_alphas_cumprod()
     name, steps = chosen.pop("schedule", "time-prioritized"), chosen.pop("steps", 400)
     table = presets.timetable(name, alphas_cumprod, steps, **chosen)
     return schedule_chart(name, alphas_cumprod, table, chosen.get("m", 500.0), chosen.get("s", 125.0))(0, 0)
@@ -104,22 +104,22 @@ def chart_of_run(stage: Stage, server: Server, run_id: str, choices: Mapping[str
         return ""
 
 
-def connect_schedule(stage: Stage, knobs: Mapping[str, Component], server: Server) -> None:
-    """Let the schedule's chart follow its knobs before anything runs; a hint takes its place when they make no sense."""
+def connect_schedule(stage: Stage, prior: gr.Dropdown, knobs: Mapping[str, Component], server: Server) -> None:
+    """Let the schedule's chart follow knobs and prior before anything runs; a hint takes its place when they make no sense."""
     scheduling = [knobs[name] for name in SCHEDULING]
 
-    def schedule_changed(run_id: str, *values: Any) -> list[Any]:
+    def schedule_changed(run_id: str, prior_name: str, *values: Any) -> list[Any]:
         chosen = dict(zip(SCHEDULING, values, strict=True))
         own = [gr.Number(visible=chosen["schedule"] == "fixed"), gr.Textbox(visible=chosen["schedule"] == "custom")]
         try:
-            return [chart_of_run(stage, server, run_id, chosen) or schedule_preview(chosen), *own]
+            return [chart_of_run(stage, server, run_id, chosen) or schedule_preview(chosen, prior_name), *own]
         except ValueError as error:
             return [panels.hint(str(error)), *own]
 
     gr.on(
-        [component.change for component in scheduling],
+        [component.change for component in (prior, *scheduling)],
         schedule_changed,
-        [stage.current, *scheduling],
+        [stage.current, prior, *scheduling],
         [stage.schedule, knobs["fixed_t"], knobs["table"]],
         trigger_mode="always_last",
         queue=False,

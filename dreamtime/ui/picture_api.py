@@ -8,7 +8,7 @@ import gradio as gr
 from gradio.components import Component
 from PIL import Image
 
-from dreamtime import presets, runs
+from dreamtime import runs
 from dreamtime.image_to_3d import ELEVATION, EMBEDDED, foreground_ratio
 from dreamtime.preprocess import Reference, straight_rgba
 from dreamtime.presets import Settings
@@ -18,7 +18,7 @@ from dreamtime.ui.driver import elevation_found
 from dreamtime.ui.errors import one_sentence
 from dreamtime.ui.pictures import (
     PICTURE_KNOBS,
-    PRIOR_NAMES,
+    PICTURE_PRIOR_NAMES,
     REMOVALS,
     Words,
     elevation_of,
@@ -26,8 +26,8 @@ from dreamtime.ui.pictures import (
     picture_settings,
     reference_of,
 )
-from dreamtime.ui.server import PRIOR, RUNNING, Server
-from dreamtime.ui.widgets import PRESET_NAMES
+from dreamtime.ui.server import RUNNING, Server
+from dreamtime.ui.widgets import AUTOMATIC, PRESET_NAMES, PRIOR_NAMES
 
 
 def with_elevation(settings: Settings, reference: Reference, asked: Any) -> Settings:
@@ -57,7 +57,7 @@ class PictureEndpoints:
         foreground_ratio: float | None = None,
         remove_background: str = "auto",
         prompt: str | None = None,
-        text_prior: str = PRIOR,
+        text_prior: str = AUTOMATIC,
         text_weight: float = 1.0,
         *choices: Any,
     ) -> Iterator[tuple[Any, ...]]:
@@ -136,7 +136,7 @@ def add_picture_endpoints(server: Server) -> None:
     image, prompt = picture_box(label="Image", visible=False), gr.Textbox(label="Prompt", visible=False)
     seed, steps = number(0, "Seed"), PICTURE_KNOBS["steps"].parameter()
     standard, draft = menu(PRESET_NAMES, "standard", "Preset"), menu(PRESET_NAMES, "draft", "Preset")
-    prior, text_prior = menu(PRIOR_NAMES, EMBEDDED, "Prior"), menu(presets.PRIORS, PRIOR, "Text prior")
+    prior, text_prior = menu(PICTURE_PRIOR_NAMES, EMBEDDED, "Prior"), menu(PRIOR_NAMES, AUTOMATIC, "Text prior")
     elevation, removal = number(ELEVATION, "Elevation"), menu(REMOVALS, "auto", "Remove the background")
     ratio, weight = gr.Number(None, label="Foreground ratio", visible=False), number(1.0, "Text weight")
     options: list[Component] = [knob.parameter() for knob in PICTURE_KNOBS.values()]

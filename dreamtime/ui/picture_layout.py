@@ -1,12 +1,13 @@
 """Where everything on the picture tab stands: the picture and its object on the left, the stage on the right."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
-from dreamtime import image_to_3d, presets
+from dreamtime import image_to_3d
 from dreamtime.image_to_3d import ELEVATION, EMBEDDED, foreground_ratio, image_preset
 from dreamtime.prompts import MAX_PROMPT_CHARACTERS
 from dreamtime.ui import panels
@@ -18,18 +19,18 @@ from dreamtime.ui.pictures import (
     LOWEST,
     PICTURE_GUIDING,
     PICTURE_KNOBS,
-    PRIOR_NAMES,
+    PICTURE_PRIOR_NAMES,
     REMOVALS,
     SMALLEST,
     picture_box,
     picture_values,
 )
-from dreamtime.ui.server import PRIOR, Server
+from dreamtime.ui.server import Server
 from dreamtime.ui.stage import Stage, build_stage, id_of
 from dreamtime.ui.text_layout import EXAMPLES, PRESET
-from dreamtime.ui.widgets import LOADING, SCHEDULING
+from dreamtime.ui.widgets import AUTOMATIC, LOADING, PRIOR_NAMES, SCHEDULING
 
-PICTURES = EXAMPLES / "pictures"
+PICTURES, RESULTS = EXAMPLES / "pictures", EXAMPLES / "results"
 REMOVAL_WORDS = {"auto": "Automatic", "always": "Always", "never": "Never"}
 
 
@@ -39,6 +40,7 @@ class PictureTab:
 
     banner: gr.HTML
     picture: gr.Image
+    examples: gr.Dataset | None
     object: gr.HTML  # the processed view
     ratio: gr.Slider
     removal: gr.Radio
@@ -78,6 +80,13 @@ def example_pictures() -> list[str]:
     return [str(path) for path in sorted(PICTURES.glob("*")) if path.suffix in (".png", ".jpg", ".webp")]
 
 
+def example_result(index: int) -> tuple[Path, Path] | None:
+    """Picture and GLB of what the embedded model has made of an example, if `python -m examples.make` has made it."""
+    name = Path(example_pictures()[index]).stem
+    picture, model = RESULTS / f"{name}.webp", RESULTS / f"{name}.glb"
+    return (picture, model) if picture.is_file() and model.is_file() else None
+
+
 def picture_presets(server: Server, prior: str) -> list[tuple[str, str]]:
     """The presets for a prior, with what they take."""
     return preset_choices(server, lambda name: image_preset(name, prior=prior))
@@ -97,8 +106,10 @@ def framing() -> dict[str, Any]:
             picture = picture_box(sources=sources, buttons=[], height=None, elem_classes="dt-input", **words)
         with gr.Column(min_width=140):
             processed = gr.HTML(awaiting(), apply_default_css=False)
-    if examples := example_pictures():
-        gr.Examples([[path] for path in examples], [picture], label="Examples", examples_per_page=20, elem_id="dt-examples")
+    examples = None
+    if paths := example_pictures():
+        words = {"label": "Examples", "examples_per_page": 20, "elem_id": "dt-examples"}
+        examples = gr.Examples([[path] for path in paths], [picture], **words).dataset
     with gr.Accordion("Cutting out", open=False):
         info = "How much of the frame the object fills; it should be what the model was taught"
         bounds: dict[str, Any] = {"minimum": SMALLEST, "maximum": LARGEST, "step": 0.01}
@@ -106,7 +117,7 @@ def framing() -> dict[str, Any]:
         info = "Automatic keeps what the picture's own transparency says"
         removals = [(REMOVAL_WORDS[name], name) for name in REMOVALS]
         removal = gr.Radio(removals, value="auto", label="Remove the background", info=info, elem_classes="dt-presets")
-    return {"picture": picture, "object": processed, "ratio": ratio, "removal": removal}
+    return {"picture": picture, "examples": examples, "object": processed, "ratio": ratio, "removal": removal}
 
 
 def elevating() -> dict[str, Any]:
@@ -126,12 +137,12 @@ def drawer(values: dict[str, Any]) -> dict[str, Any]:
     """The advanced drawer: the prior, the words beside the picture, and the knobs by name."""
     with gr.Accordion("Advanced", open=False):
         info = f"The model that imagines the other sides; all but {EMBEDDED} want a GPU"
-        prior = gr.Dropdown(list(PRIOR_NAMES), value=EMBEDDED, label="Prior", info=info)
+        prior = gr.Dropdown(list(PICTURE_PRIOR_NAMES), value=EMBEDDED, label="Prior", info=info)
         with gr.Group():
             info = "Optional: say what it is, and a second prior that reads it guides, too"
             prompt = gr.Textbox(label="Prompt", info=info, max_lines=2, max_length=MAX_PROMPT_CHARACTERS)
             with gr.Row():
-                text_prior = gr.Dropdown(list(presets.PRIORS), value=PRIOR, label="Text prior", min_width=140)
+                text_prior = gr.Dropdown(list(PRIOR_NAMES), value=AUTOMATIC, label="Text prior", min_width=140)
                 bounds: dict[str, Any] = {"minimum": 0, "maximum": 1000, "step": 0.1}
                 text_weight = gr.Number(1.0, label="Text weight", min_width=100, **bounds)
         groups = {"Schedule": SCHEDULING, "Guidance": PICTURE_GUIDING, "Fidelity": FIDELITY, "Memory": LOADING}
@@ -161,6 +172,6 @@ def lay_out(server: Server, banner: gr.HTML) -> PictureTab:
         with gr.Column(scale=9, min_width=320, elem_id=id_of("picture")):
             invitation = "Give it a picture of one object and press Generate."
             idle = panels.picture("Your object takes shape here.")
-            stage = build_stage("picture", invitation, idle, schedule_preview(values), values["steps"], left)
+            stage = build_stage("picture", invitation, idle, schedule_preview(values, EMBEDDED), values["steps"], left)
     own = {name: left[name] for name in PictureTab.__dataclass_fields__ if name in left}
     return PictureTab(banner, **own, stage=stage)

@@ -2,23 +2,25 @@
 
 import secrets
 from collections.abc import Iterator
+from dataclasses import replace
 from html import escape
 from typing import Any
 
 import gradio as gr
 
-from dreamtime import presets
+from dreamtime import presets, runs
 from dreamtime.image_to_3d import EMBEDDED, foreground_ratio
 from dreamtime.preprocess import load_reference
 from dreamtime.runs import Run
 from dreamtime.ui import panels
+from dreamtime.ui.answers import state_of
 from dreamtime.ui.controls import QUIET, banner_of, connect_schedule
 from dreamtime.ui.driver import PriorUnavailable, elevation_found
 from dreamtime.ui.errors import one_sentence
-from dreamtime.ui.picture_layout import PictureTab, awaiting, lay_out, picture_presets
+from dreamtime.ui.picture_layout import PictureTab, awaiting, example_result, lay_out, picture_presets
 from dreamtime.ui.pictures import (
     PICTURE_KNOBS,
-    PRIOR_NAMES,
+    PICTURE_PRIOR_NAMES,
     Words,
     picture_settings,
     picture_start_of,
@@ -27,9 +29,9 @@ from dreamtime.ui.pictures import (
     reference_of,
 )
 from dreamtime.ui.running import connect_runs, start
-from dreamtime.ui.server import RUNNING, Server
+from dreamtime.ui.server import PRIOR, RUNNING, Server
 from dreamtime.ui.watching import Updates
-from dreamtime.ui.widgets import MAX_SEED, values_of
+from dreamtime.ui.widgets import MAX_SEED, kept_elsewhere, values_of
 
 NAME_EXAMPLES = """() => setTimeout(() => document.querySelectorAll("#dt-examples button:has(img)").forEach(button => {
     const file = decodeURI(button.querySelector("img").src).split("/").pop()
@@ -45,10 +47,11 @@ def picture_tab(server: Server, banner: gr.HTML) -> PictureTab:
     """Build the tab and connect it."""
     tab = lay_out(server, banner)
     connect_picture(tab)
+    connect_examples(tab, server)
     connect_elevation(tab)
     connect_start(tab, server)
     connect_choices(tab, server)
-    connect_schedule(tab.stage, tab.knobs, server)
+    connect_schedule(tab.stage, tab.prior, tab.knobs, server)
     return tab
 
 
@@ -67,6 +70,29 @@ def connect_picture(tab: PictureTab) -> None:
     shown: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private", "trigger_mode": "always_last"}
     changes = [tab.picture.change, tab.ratio.release, tab.ratio.change, tab.removal.change]
     gr.on(changes, processed, tab.framing, tab.object, **PROCESSING, **shown)
+
+
+def connect_examples(tab: PictureTab, server: Server) -> None:
+    """An example shows at once what the embedded model has made of it, unless a run of this page goes on."""
+    if tab.examples is None:
+        return
+    stage = tab.stage
+
+    def example_chosen(chosen: tuple[int, Any], current: str) -> Updates:
+        with one_sentence(escape):
+            result = example_result(chosen[0])
+            if result is None or (current and state_of(runs.open_run(server.root, current)) == "running"):
+                return {stage.status: gr.skip()}
+            picture, model = result
+            return {
+                stage.status: panels.status("An example", ["made beforehand at standard quality; Generate makes it anew"]),
+                stage.live: panels.picture_file(picture.stem.replace("-", " "), picture, "the result"),
+                stage.view: gr.HTML(visible=False),
+                stage.model: gr.Model3D(str(model), visible=True),
+            }
+
+    shown = [stage.status, stage.live, stage.view, stage.model]
+    tab.examples.click(example_chosen, [tab.examples, stage.current], shown, queue=False, **QUIET)
 
 
 def found_in_words(degrees: float) -> Any:
@@ -126,7 +152,8 @@ def connect_start(tab: PictureTab, server: Server) -> None:
                         raise
                     gr.Warning(escape(f"{error} The elevation stays at {elevation:g}°."), title="No estimate")
                 settings = picture_settings(preset, prior, seed, elevation, words, knobs)
-            instead = picture_settings(preset, EMBEDDED, seed, elevation, words, {})
+            said = replace(words, prior=text_prior and PRIOR)
+            instead = picture_settings(preset, EMBEDDED, seed, elevation, said, kept_elsewhere(knobs))
             yield from start(stage, tab.banner, server, settings, instead, reference)
 
     chosen = [tab.elevation, tab.automatic, tab.preset, tab.prior, stage.seed, tab.randomise]
@@ -145,7 +172,7 @@ def picture_again(tab: PictureTab, run: Run) -> Updates:
     picture = {tab.picture: str(run.reference), tab.ratio: ratio_of(reference), tab.removal: "auto"}
     camera = {tab.elevation: settings.elevation, tab.automatic: False}
     # Whoever has a link need not learn where this machine keeps other models.
-    known = {tab.prior: settings.prior, tab.banner: banner_of(settings.prior)} if settings.prior in PRIOR_NAMES else {}
+    known = {tab.prior: settings.prior, tab.banner: banner_of(settings.prior)} if settings.prior in PICTURE_PRIOR_NAMES else {}
     words = {tab.prompt: settings.prompt, tab.text_weight: settings.text_weight}
     words |= {tab.text_prior: settings.text_prior} if settings.text_prior in presets.PRIORS else {}
     chosen = {tab.preset: picture_start_of(settings), tab.randomise: False}

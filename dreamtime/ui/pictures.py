@@ -18,30 +18,32 @@ from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
 from gradio_client.utils import is_http_url_like
 
-from dreamtime import image_to_3d, objectives, preprocess, presets
+from dreamtime import image_to_3d, objectives, preprocess
 from dreamtime.image_to_3d import EMBEDDED, image_preset
 from dreamtime.preprocess import BadPicture, Reference, RemoveBackground
 from dreamtime.presets import Settings, one_of, within
 from dreamtime.ui.errors import one_sentence
 from dreamtime.ui.fetching import check_bytes, fetched, name_in
-from dreamtime.ui.server import PRIOR
 from dreamtime.ui.widgets import (
+    AUTOMATIC,
     GUIDING,
     LOADING,
     MAX_SEED,
     PRESET_NAMES,
+    PRIOR_NAMES,
     RENDERING,
     SCHEDULING,
     Knob,
     checked_choices,
     nearest_start,
     real,
+    resolved,
     short_text,
     spelled,
     whole,
 )
 
-PRIOR_NAMES = tuple(image_to_3d.PRIORS)
+PICTURE_PRIOR_NAMES = tuple(image_to_3d.PRIORS)
 REMOVALS: tuple[str, ...] = get_args(RemoveBackground)
 LOWEST, HIGHEST = -30.0, 80.0  # degrees, of the elevation that can be chosen
 SMALLEST, LARGEST = 0.3, 1.0  # share of the picture's side that the object fills
@@ -67,12 +69,12 @@ class Words:
     """What is said beside the picture, and who reads it: nobody where there is no prompt, or no prior for it."""
 
     prompt: Any = ""
-    prior: Any = PRIOR  # nothing: the prompt only names the result, and `beforehand.advice` says so
+    prior: Any = AUTOMATIC  # nothing: the prompt only names the result, and `beforehand.advice` says so
     weight: Any = 1.0
 
     def checked(self) -> dict[str, Any]:
         """As settings; raises ValueError."""
-        prior = one_of("text prior", str(self.prior), presets.PRIORS) if self.prior else ""
+        prior = resolved(one_of("text prior", str(self.prior), PRIOR_NAMES)) if self.prior else ""
         prompt = short_text("prompt", self.prompt or "")
         within("text weight", weight := real("text weight", self.weight), 0, 1000)
         return {"prompt": prompt, "text_prior": prior, "text_weight": weight} if prompt else {}
@@ -143,7 +145,7 @@ def elevation_of(value: Any) -> float:
 def picture_settings(preset: Any, prior: Any, seed: Any, elevation: Any, words: Words, choices: Mapping[str, Any]) -> Settings:
     """What was chosen, as settings; raises ValueError with one clear sentence. A prior is a name of the menu, never a path."""
     one_of("preset", str(preset), PRESET_NAMES)
-    one_of("prior", str(prior), PRIOR_NAMES)
+    one_of("prior", str(prior), PICTURE_PRIOR_NAMES)
     within("seed", whole("seed", seed), 0, MAX_SEED)
     changes = {**words.checked(), **checked_choices(choices, PICTURE_KNOBS)}
     return image_preset(preset, prior=prior, seed=whole("seed", seed), elevation=elevation_of(elevation), **changes)

@@ -37,15 +37,16 @@ def advise(settings: Settings) -> None:
 def start(
     stage: Stage, banner: gr.HTML, server: Server, settings: Settings, instead: Settings, reference: Reference | None = None
 ) -> Iterator[Updates]:
-    """Run the settings; where their prior is not to be had, say so and run the others, which have the embedded one."""
+    """Run the settings; where their prior is not to be had, say so and run the others, which have embedded ones."""
     try:
         advise(settings)
         yield from watch(stage, server, runs.create_run(server.root, settings, reference))
     except (ModelUnavailable, PriorUnavailable) as error:
-        if settings.prior == instead.prior:
+        if (settings.prior, settings.text_prior) == (instead.prior, instead.text_prior):
             raise
+        priors = " and ".join(filter(None, [settings.prior, settings.text_prior]))
         gr.Warning(escape(f"{error} The embedded model runs instead."), duration=ADVICE_SECONDS, title="Another prior")
-        yield {banner: panels.header(instead.prior, device_in_words(), f"instead of {settings.prior}: {error}")}
+        yield {banner: panels.header(instead.prior, device_in_words(), f"instead of {priors}: {error}")}
         advise(instead)
         yield from watch(stage, server, runs.create_run(server.root, instead, reference))
 

@@ -23,7 +23,7 @@ from dreamtime.ui.widgets import PRESET_NAMES
 log = logging.getLogger(__name__)
 
 PRIOR = "toybox"
-"""The one that is there without a network, and chosen until somebody chooses another."""
+"""The one that is there without a network."""
 
 RUNNING: dict[str, Any] = {"concurrency_id": "runs", "concurrency_limit": 2}
 """How events that optimise share the machine: two at a time, whoever asks; the others wait in the queue."""

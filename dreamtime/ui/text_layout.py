@@ -15,7 +15,18 @@ from dreamtime.ui import panels
 from dreamtime.ui.controls import earlier_runs, knob_tabs, preset_choices, schedule_preview, seed_row
 from dreamtime.ui.server import PRIOR, Server
 from dreamtime.ui.stage import Stage, build_stage, id_of
-from dreamtime.ui.widgets import GUIDING, KNOBS, LOADING, METHOD, PRIOR_NAMES, RENDERING, SCHEDULING, preset_values, resolved
+from dreamtime.ui.widgets import (
+    AUTOMATIC,
+    GUIDING,
+    KNOBS,
+    LOADING,
+    METHOD,
+    PRIOR_NAMES,
+    RENDERING,
+    SCHEDULING,
+    preset_values,
+    resolved,
+)
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SHOWN_EXAMPLES = 8  # pictures at most
@@ -62,7 +73,7 @@ def drawer(values: dict[str, Any]) -> tuple[gr.Dropdown, dict[str, Component]]:
     """The advanced drawer: the prior, and the knobs by name."""
     with gr.Accordion("Advanced", open=False):
         info = f"The diffusion model; auto takes the best within reach, all but {PRIOR} want a GPU"
-        prior = gr.Dropdown(list(PRIOR_NAMES), value=PRIOR, label="Prior", info=info)
+        prior = gr.Dropdown(list(PRIOR_NAMES), value=AUTOMATIC, label="Prior", info=info)
         knobs = {name: knob.widget(values[name]) for name, knob in METHOD.items()}
         groups = {"Schedule": SCHEDULING, "Guidance": GUIDING, "Rendering": RENDERING, "Memory": LOADING}
         knobs |= knob_tabs(groups, values)
@@ -75,7 +86,7 @@ def controls(server: Server, values: dict[str, Any]) -> dict[str, Any]:
     prompt = gr.Textbox(**words, lines=2, max_lines=4, max_length=MAX_PROMPT_CHARACTERS, elem_id="dt-prompt")
     if examples := example_prompts():
         gr.Examples([[text] for text in examples], [prompt], label=f"Examples of what {PRIOR} knows", examples_per_page=20)
-    preset = gr.Radio(text_presets(server, PRIOR), value=PRESET, label="Quality", elem_classes="dt-presets")
+    preset = gr.Radio(text_presets(server, AUTOMATIC), value=PRESET, label="Quality", elem_classes="dt-presets")
     seed, randomise = seed_row()
     go = gr.Button("Generate", variant="primary", size="lg")
     prior, knobs = drawer(values)
@@ -85,7 +96,7 @@ def controls(server: Server, values: dict[str, Any]) -> dict[str, Any]:
 
 def lay_out(server: Server, banner: gr.HTML) -> TextTab:
     """Build the tab, with nothing connected yet; the banner above it tells which prior is in use."""
-    values = preset_values(PRESET, PRIOR)
+    values = preset_values(PRESET, AUTOMATIC)
     with gr.Row(elem_classes="dt-columns"):
         with gr.Column(scale=4, min_width=320):
             left = controls(server, values)
@@ -93,6 +104,6 @@ def lay_out(server: Server, banner: gr.HTML) -> TextTab:
             examples = example_pictures()
             idle = panels.showcase(examples) if examples else panels.picture("Your object takes shape here.")
             invitation = "Describe one object and press Generate."
-            stage = build_stage("text", invitation, idle, schedule_preview(values), values["steps"], left)
+            stage = build_stage("text", invitation, idle, schedule_preview(values, AUTOMATIC), values["steps"], left)
     own = {name: left[name] for name in ("prompt", "preset", "randomise", "prior", "knobs")}
     return TextTab(banner, **own, stage=stage)

@@ -19,6 +19,7 @@ from dreamtime.ui.widgets import (
     MAX_SEED,
     PRIOR_NAMES,
     guidance_of,
+    kept_elsewhere,
     preset_values,
     settings_of,
     start_of,
@@ -40,7 +41,7 @@ def text_tab(server: Server, banner: gr.HTML) -> TextTab:
     tab = lay_out(server, banner)
     connect_start(tab, server)
     connect_choices(tab, server)
-    connect_schedule(tab.stage, tab.knobs, server)
+    connect_schedule(tab.stage, tab.prior, tab.knobs, server)
     return tab
 
 
@@ -52,7 +53,7 @@ def connect_start(tab: TextTab, server: Server) -> None:
             chosen = secrets.randbelow(MAX_SEED) if randomise else seed
             knobs = dict(zip(KNOBS, values, strict=True))
             # The other knobs stand as the preset for the chosen prior has set them.
-            kept = {name: knobs[name] for name in ("negative_prompt", "method")}
+            kept = kept_elsewhere(knobs)
             settings = settings_of(prompt, preset, prior, chosen, knobs)
             yield {tab.banner: banner_of(prior)}
             yield from start(tab.stage, tab.banner, server, settings, settings_of(prompt, preset, PRIOR, chosen, kept))

@@ -18,7 +18,10 @@ from dreamtime.presets import Settings, one_of, within
 from dreamtime.prompts import MAX_PROMPT_CHARACTERS, check_characters, checked_prompt
 
 PRESET_NAMES = tuple(presets.PRESETS["cpu"])
-PRIOR_NAMES = ("auto", *presets.PRIORS)
+AUTOMATIC = "auto"
+"""The prior that is chosen until somebody chooses another: the best within reach."""
+
+PRIOR_NAMES = (AUTOMATIC, *presets.PRIORS)
 Start = TypeVar("Start")
 MAX_SEED = 2**31 - 1  # what a browser's number holds exactly, and more than enough
 
@@ -152,15 +155,21 @@ METHOD: dict[str, Knob] = {
 KNOBS: dict[str, Knob] = SCHEDULING | GUIDING | RENDERING | LOADING | METHOD
 
 
+def kept_elsewhere(knobs: Mapping[str, Any]) -> dict[str, Any]:
+    """The knobs that mean the same with every prior: they are kept where another one has to stand in."""
+    alike = ("method", *SCHEDULING, "objective", "guidance", "negative_prompt")
+    return {name: value for name, value in knobs.items() if name in alike and name != "steps"}
+
+
 @lru_cache(maxsize=1)
 def automatic_prior() -> tuple[str, str]:
     """What `auto` means on this machine, and why; found out once, since the network may be asked."""
-    return presets.resolve_prior("auto", presets.resolve_device("auto"))
+    return presets.resolve_prior(AUTOMATIC, presets.resolve_device("auto"))
 
 
 def resolved(prior: str) -> str:
     """The prior of that name in the menu."""
-    return automatic_prior()[0] if prior == "auto" else prior
+    return automatic_prior()[0] if prior == AUTOMATIC else prior
 
 
 def checked_choices(choices: Mapping[str, Any], knobs: Mapping[str, Knob] = KNOBS) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 import gradio as gr
 import pytest
+from PIL import Image
 from stand_in import photograph
 from starlette.requests import Request
 from tiny_models import tiny_pipeline
@@ -19,10 +20,10 @@ from dreamtime.methods import METHODS
 from dreamtime.preprocess import load_reference, process
 from dreamtime.presets import Settings
 from dreamtime.runs import Result, Run
-from dreamtime.ui import app, watching
+from dreamtime.ui import app, picture_layout, watching
 from dreamtime.ui.pictures import (
     PICTURE_KNOBS,
-    PRIOR_NAMES,
+    PICTURE_PRIOR_NAMES,
     Words,
     picture_settings,
     picture_start_of,
@@ -70,7 +71,7 @@ def test_what_nobody_turned_is_found_as_it_was_started(preset: str, method: str)
         {"steps": 33, "rgb": 7.0, "mask": 0.0, "views": 3, "objective": "ism", "t_min": 30},
     ],
 )
-@pytest.mark.parametrize("prior", PRIOR_NAMES)
+@pytest.mark.parametrize("prior", PICTURE_PRIOR_NAMES)
 @pytest.mark.parametrize("preset", PRESET_NAMES)
 def test_so_it_is_with_a_picture(preset: str, prior: str, turned: dict[str, Any]) -> None:
     words = {"prompt": "a red cube", "text_prior": "toybox", "text_weight": 0.5}
@@ -202,8 +203,29 @@ def test_the_chart_is_that_of_the_run_while_the_knobs_say_the_same(
     changed = next(event for event in page[0].fns.values() if event.name == "schedule_changed").fn
     names = ("schedule", "steps", "m", "s", "t_min", "t_max", "fixed_t", "table")
     values = {name: values_of(run.settings, KNOBS)[name] for name in names}
-    plain = changed("", *values.values())[0]
-    assert changed(run.id, *values.values())[0] != plain, "it is marked at step 3"
-    assert changed(run.id, *{**values, "m": 300.0}.values())[0] == changed("", *{**values, "m": 300.0}.values())[0]
-    assert changed("0" * 32, *values.values())[0] == plain, "the run may be swept away"
-    assert "needs a table" in changed(run.id, *{**values, "schedule": "custom"}.values())[0]
+
+    def chart(run_id: str, **others: Any) -> str:
+        return str(changed(run_id, "toybox", *{**values, **others}.values())[0])
+
+    plain = chart("")
+    assert chart(run.id) != plain, "it is marked at step 3"
+    assert chart(run.id, m=300.0) == chart("", m=300.0)
+    assert chart("0" * 32) == plain, "the run may be swept away"
+    assert "needs a table" in chart(run.id, schedule="custom")
+
+
+def test_an_example_shows_what_was_made_of_it_unless_a_run_goes_on(
+    page: tuple[gr.Blocks, Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = next(event for event in page[0].fns.values() if event.name == "example_chosen").fn
+    monkeypatch.setattr(picture_layout, "RESULTS", tmp_path)
+    assert len(chosen((0, None), "")) == 1, "nothing has been made of it"
+    name = Path(picture_layout.example_pictures()[0]).stem
+    Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.webp")
+    (tmp_path / f"{name}.glb").write_bytes(b"glTF")
+    run = created(page, presets.preset("draft", "cpu", prompt="a red cube", steps=8))
+    for current in ("", run.id):
+        models = [value.value for value in chosen((0, None), current).values() if isinstance(value, gr.Model3D)]
+        assert len(models) == 1
+    with runs.working_on(run):
+        assert len(chosen((0, None), run.id)) == 1

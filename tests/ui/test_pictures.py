@@ -17,7 +17,7 @@ from dreamtime.ui import pictures
 from dreamtime.ui.fetching import MAX_BYTES
 from dreamtime.ui.pictures import (
     PICTURE_KNOBS,
-    PRIOR_NAMES,
+    PICTURE_PRIOR_NAMES,
     Words,
     picture_box,
     picture_settings,
@@ -33,7 +33,7 @@ def made(elevation: Any = 20.0, words: Words | None = None, **choices: Any) -> A
 
 
 @pytest.mark.parametrize("preset", PRESET_NAMES)
-@pytest.mark.parametrize("prior", PRIOR_NAMES)
+@pytest.mark.parametrize("prior", PICTURE_PRIOR_NAMES)
 def test_the_widgets_of_a_preset_make_that_preset(preset: str, prior: str) -> None:
     shown = picture_values(preset, prior)
     assert list(shown) == list(PICTURE_KNOBS)

@@ -1,6 +1,7 @@
 """What happens when Generate is pressed and the prior that was chosen is not to be had."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import gradio as gr
 import pytest
 
 from dreamtime import presets
+from dreamtime.image_to_3d import image_preset
 from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.runs import Run
 from dreamtime.ui import running
@@ -89,3 +91,17 @@ def test_the_embedded_prior_has_nothing_to_give_way_to(tmp_path: Path, monkeypat
     monkeypatch.setattr(running.runs, "create_run", unavailable)
     with pytest.raises(ModelUnavailable):
         Page(tmp_path, monkeypatch).start(EMBEDDED)
+
+
+def test_a_text_prior_that_is_out_of_reach_gives_way_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(root: Path, settings: presets.Settings, reference: None) -> Run:
+        if settings.text_prior != "toybox":
+            raise ModelUnavailable(settings.text_prior, "could not be had")
+        return Run(root / ("0" * 32), settings)
+
+    monkeypatch.setattr(running.runs, "create_run", made)
+    page = Page(tmp_path, monkeypatch)
+    asked = image_preset("draft", "cpu", prompt="a red cube", text_prior="stable-diffusion-1.5")
+    said = page.start(asked, replace(asked, text_prior="toybox"))
+    assert page.watched == ["toybox-zero123"]
+    assert "instead of toybox-zero123 and stable-diffusion-1.5: &#x27;stable-diffusion-1.5&#x27; could" in said[page.banner]

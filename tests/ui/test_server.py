@@ -8,7 +8,7 @@ from stand_in import write_stand_in
 
 from dreamtime import image_to_3d, presets, runs
 from dreamtime.image_to_3d import EMBEDDED, image_preset
-from dreamtime.priors import hub
+from dreamtime.priors import hub, layouts
 from dreamtime.runs import Result, Run
 from dreamtime.timesteps import Timetable, fixed_table
 from dreamtime.toybox.known import unknown_words
@@ -93,7 +93,7 @@ def test_the_warm_up_measures_pictures_where_their_model_is(tmp_path: Path, monk
 
 
 def test_a_model_that_is_missing_is_told_before_anything_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    gone = hub.Model((str(tmp_path / "gone"),), reads="image")
+    gone = hub.Model((str(tmp_path / "gone"),), layouts.TOLD_A_PICTURE)
     monkeypatch.setitem(hub.MODELS, EMBEDDED, gone)
     sentence = "The model 'toybox-zero123' is not in this installation: its weights are missing."
     assert image_to_3d.not_here(EMBEDDED) == sentence

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from dreamtime import presets
-from dreamtime.ui.widgets import KNOBS, PRESET_NAMES, PRIOR_NAMES, guidance_of, preset_values, settings_of
+from dreamtime.ui.controls import schedule_preview
+from dreamtime.ui.widgets import KNOBS, PRESET_NAMES, PRIOR_NAMES, guidance_of, kept_elsewhere, preset_values, settings_of
 
 
 def made(**choices: Any) -> presets.Settings:
@@ -109,3 +110,16 @@ def test_an_objective_brings_its_guidance_scale_to_the_page(objective: str) -> N
     assert guidance_of("standard", "stable-diffusion-1.5", "dreamtime", "vsd") == 7.5
     with pytest.raises(ValueError, match="'vsd' learns in a UNet"):
         guidance_of("standard", "stable-diffusion-xl", "dreamtime", "vsd")
+
+
+def test_a_prior_that_stands_in_keeps_what_means_the_same_with_it() -> None:
+    chosen = {"schedule": "linear", "t_min": "30", "objective": "csd", "negative_prompt": "blue", "method": "dreamfusion"}
+    knobs = preset_values("standard", "stable-diffusion-1.5", "dreamfusion") | chosen
+    stands_in = settings_of("a red cube", "standard", "toybox", 7, kept_elsewhere(knobs))
+    assert stands_in == presets.preset("standard", prompt="a red cube", seed=7, **{**chosen, "t_min": 30})
+
+
+def test_the_schedule_is_drawn_on_the_noise_levels_of_the_prior() -> None:
+    shown = {prior: schedule_preview(preset_values("draft", "toybox"), prior) for prior in ("auto", *presets.PRIORS)}
+    assert shown["auto"] == shown["toybox"] == shown["stable-diffusion-1.5"] == shown["stable-diffusion-xl"]
+    assert len({shown[prior] for prior in ("toybox", "deepfloyd-if-xl", "stable-diffusion-3-medium")}) == 3
