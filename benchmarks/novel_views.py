@@ -2,8 +2,9 @@
 
     python -m benchmarks.novel_views
 
-For each held-out object one picture from a random place, and six places it is asked about, by 50 DDIM steps. Writes
-`novel_views.md`, a sheet of pairs (asked, true) and one of an azimuth sweep beside this file.
+For each held-out object one picture from a random place, and six places it is asked about, by 50 DDIM steps; any relative
+pose occurs, as in training. The elevation is estimated as the product does it, from a picture of its own through the same door
+as anybody's. Writes `novel_views.md`, a sheet of pairs (asked, true) and one of an azimuth sweep beside this file.
 """
 
 import argparse
@@ -16,15 +17,17 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Generator, Tensor
 
-from dreamtime import distillation
+from benchmarks.image_to_3d import SOURCE_SIZE, picture_of
+from benchmarks.rows import measured_on
+from dreamtime import distillation, image_to_3d, preprocess
 from dreamtime.cameras import orbit
-from dreamtime.elevation import denoised, estimate_elevation, from_above
+from dreamtime.elevation import denoised
 from dreamtime.evaluation.scorers import Scorer, load_scorer
 from dreamtime.priors import zero123
-from dreamtime.references import psnr, reference_camera
-from dreamtime.toybox import ZERO123
+from dreamtime.priors.hub import find
+from dreamtime.references import psnr
 from dreamtime.toybox.meanings import Description, answers, questions
-from dreamtime.toybox.novel_views import FIELD_OF_VIEW, Viewpoints, pictures_from
+from dreamtime.toybox.novel_views import FIELD_OF_VIEW, Viewpoints, pictures_from, random_viewpoints
 from dreamtime.toybox.pictures import RESOLUTION, contact_sheet
 from dreamtime.toybox.world import Object, held_out_objects
 from dreamtime.types import Cameras
@@ -41,14 +44,15 @@ class Model:
     def __init__(self, source: str) -> None:
         self.prior = zero123.load_prior(source, CPU, torch.float32)
         self.look = zero123.load_image_encoder(source, CPU, torch.float32)
-        self.vae = AutoencoderKL.from_pretrained(source, subfolder="vae", torch_dtype=torch.float32).eval()
+        folder = find(source, ("vae",)).path
+        self.vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32).eval()
 
     @torch.no_grad()
     def imagined(self, picture: Tensor, seen_from: Cameras, cameras: Cameras, guidance: float, steps: int, seed: int) -> Tensor:
         """What it makes of the picture from other places: B H W 3 in [0, 1]."""
         predict = distillation.classifier_free(self.prior, self.look(picture, seen_from), guidance)
-        side = self.prior.vae.resolution // 4
-        noise = torch.randn(len(cameras), 4, side, side, generator=Generator().manual_seed(seed))
+        channels, *sides = self.prior.encode(picture[None])[0].shape
+        noise = torch.randn(len(cameras), channels, *sides, generator=Generator().manual_seed(seed))
         z = denoised(predict, noise, cameras, self.prior.alphas_cumprod, steps)
         images = self.vae.decode(z / self.vae.config.scaling_factor).sample
         return (images.permute(0, 2, 3, 1) / 2 + 0.5).clamp(0, 1)
@@ -68,21 +72,17 @@ def kind_is_right(scorer: Scorer, images: Tensor, what: Object) -> list[bool]:
     return [answers(picture, shown, vectors)["kind"] for picture in scorer.images(images)]
 
 
-def estimated(model: Model, picture: Tensor, guidance: float) -> float:
-    """The elevation found for a picture, radians."""
-    side = model.prior.vae.resolution // 4
-    return estimate_elevation(
-        model.prior,
-        lambda elevation: model.look(picture, reference_camera(elevation, DISTANCE, FIELD_OF_VIEW, RESOLUTION)),
-        from_above(RESOLUTION, DISTANCE, FIELD_OF_VIEW),
-        (4, side, side),
-        guidance,
-    ).elevation
+def elevation_error(source: str, what: Object, elevation: float, azimuth: float) -> float:
+    """By how many degrees the product is wrong about a picture that was taken from there."""
+    settings = image_to_3d.image_preset("standard", "cpu", source)
+    picture = picture_of(what, elevation, azimuth)
+    reference = preprocess.process(picture, SOURCE_SIZE, image_to_3d.foreground_ratio(settings.prior))
+    return abs(math.degrees(image_to_3d.estimated_elevation(settings, reference).elevation) - elevation)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=str(ZERO123), help="a folder (default: the embedded model)")
+    parser.add_argument("--model", default=image_to_3d.EMBEDDED, help="a name or a folder (default: the embedded model)")
     parser.add_argument("--objects", type=int, default=40, help="of the held-out set, a multiple of ten (default %(default)s)")
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--steps", type=int, default=50, help="DDIM steps (default %(default)s)")
@@ -91,19 +91,22 @@ def main() -> None:
     arguments = parser.parse_args()
     model, generator = Model(arguments.model), Generator().manual_seed(0)
     scorer = None if arguments.scorer == "none" else load_scorer(arguments.scorer)
-    decibels, kinds, errors, rows = list[float](), list[bool](), list[float](), list[Tensor]()
+    decibels, errors, rows = list[float](), list[float](), list[Tensor]()
+    kinds, true_kinds = list[bool](), list[bool]()
     for number, what in enumerate(held_out_objects(arguments.objects)):
-        draws = torch.rand(2, 1 + ASKED, generator=generator)
-        elevations = [math.radians(-10 + 55 * float(draw)) for draw in draws[0]]
-        viewpoints = places(elevations, [2 * math.pi * float(draw) for draw in draws[1]])
+        viewpoints = random_viewpoints(1, 1 + ASKED, generator)
         truth = pictures_from([what], viewpoints)[0][0]
         cameras = viewpoints.cameras()
         views = model.imagined(truth[0], cameras[:1], cameras[1:], arguments.guidance, arguments.steps, number)
         decibels += [psnr(view, true) for view, true in zip(views, truth[1:], strict=True)]
-        kinds += kind_is_right(scorer, views, what) if scorer else []
-        errors.append(abs(math.degrees(estimated(model, truth[0], arguments.guidance) - elevations[0])))
+        if scorer:
+            kinds += kind_is_right(scorer, views, what)
+            true_kinds += kind_is_right(scorer, truth[1:], what)
+        draws = torch.rand(2, generator=generator)
+        errors.append(elevation_error(arguments.model, what, -10 + 55 * float(draws[0]), 360 * float(draws[1])))
         rows += [truth[0], *(each for pair in zip(views[:4], truth[1:5], strict=True) for each in pair)]
     lines = [
+        measured_on(),
         f"Held-out objects: {arguments.objects}; novel views: {len(decibels)}; guidance {arguments.guidance:g};"
         f" {arguments.steps} DDIM steps.",
         "",
@@ -112,6 +115,7 @@ def main() -> None:
         f"| PSNR, mean | {mean(decibels):.1f} dB |",
         f"| PSNR, median | {median(decibels):.1f} dB |",
         f"| kind right, by the scorer | {f'{mean(kinds):.1%}' if kinds else 'not judged'} |",
+        f"| of the true pictures | {f'{mean(true_kinds):.1%}' if kinds else 'not judged'} |",
         f"| error of the estimated elevation, median | {median(errors):.0f} degrees |",
         f"| estimated within 15 degrees | {mean(error <= 15 for error in errors):.0%} |",
     ]

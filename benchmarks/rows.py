@@ -1,15 +1,35 @@
 """Tables of measured runs that grow row by row: a run that is there is not repeated, and an interruption loses none."""
 
 import csv
+import hashlib
 import multiprocessing
+import os
+import platform
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
 
 Row = dict[str, str]
+
+
+def measured_on() -> str:
+    """The date and the class of machine, for the head of a table."""
+    return (
+        f"{datetime.now(timezone.utc).date()}, {platform.machine()}, {os.cpu_count()} CPU cores, no GPU,"
+        f" Python {platform.python_version()}, torch {torch.__version__}."
+    )
+
+
+def digest_of(model: Path) -> str:
+    """Eight digits that change with a model's weights: a row belongs to the model that it was measured with."""
+    whole = hashlib.sha256()
+    for file in sorted(model.rglob("*.safetensors")):
+        whole.update(file.read_bytes())
+    return whole.hexdigest()[:8]
 
 
 def rows_of(path: Path) -> list[Row]:

@@ -8,7 +8,6 @@ Writes `speed.md` beside this file. Run it on an otherwise idle machine; its cla
 
 import argparse
 import os
-import platform
 import resource
 import socket
 import statistics
@@ -18,12 +17,11 @@ import tempfile
 import time
 import urllib.request
 from collections import defaultdict
-from datetime import datetime, timezone
 from pathlib import Path
 
-import torch
 from gradio_client import Client
 
+from benchmarks.rows import measured_on
 from dreamtime import assembly, presets, text_to_3d
 from dreamtime.types import DiffusionPrior
 
@@ -144,12 +142,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    date, threads = datetime.now(timezone.utc).date(), torch.get_num_threads()
     lines = [
         "# Speed",
         "",
-        f"{date}, {platform.machine()}, {threads} CPU threads, no GPU, Python {platform.python_version()},"
-        f" torch {torch.__version__}.",
+        measured_on(),
         f'Cold command `python -m dreamtime text "a red cube" --preset P -o cube.glb`, median of {arguments.repeats}:',
         "",
         "| preset | steps | wall, s | CPU, s | peak memory, MB |",

@@ -3,7 +3,9 @@
 import importlib.util
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -27,11 +29,19 @@ def rembg_weights() -> Path | None:
     return weights if weights.is_file() and importlib.util.find_spec("rembg") else None
 
 
+@lru_cache(maxsize=1)
+def rembg_session(weights: Path) -> Any:
+    """The network, kept for the next picture."""
+    from rembg import new_session
+
+    return new_session("u2net_custom", model_path=str(weights))
+
+
 def rembg_mask(opaque: Image.Image, weights: Path) -> Float[np.ndarray, "H W"]:
     """The object as rembg's U2-Net sees it; a session of its own model file never looks for another."""
-    from rembg import new_session, remove
+    from rembg import remove
 
-    mask = remove(opaque, session=new_session("u2net_custom", model_path=str(weights)), only_mask=True)
+    mask = remove(opaque, session=rembg_session(weights), only_mask=True)
     return np.asarray(mask.convert("L"), dtype=np.float32) / 255
 
 

@@ -6,6 +6,9 @@ Pictures are read in bounded memory, nothing is downloaded, and only `save_refer
 """
 
 import io
+import logging
+import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -18,6 +21,9 @@ from torch import Tensor
 
 from dreamtime.checkpoints import write_atomically
 from dreamtime.matting import LEAST_OBJECT, object_mask, rembg_mask, rembg_weights, with_alpha
+
+log = logging.getLogger(__name__)
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)  # nobody reads a warning: `read_picture` refuses
 
 Source: TypeAlias = str | Path | bytes | Image.Image
 RemoveBackground = Literal["auto", "always", "never"]
@@ -179,13 +185,23 @@ def cut_out(picture: Picture, remove_background: RemoveBackground = "auto") -> P
         return Picture(picture.image, (*picture.notes, note))
     white = Image.new("RGBA", picture.image.size, "white")
     opaque = Image.alpha_composite(white, picture.image).convert("RGB")
-    weights = rembg_weights()
-    mask = object_mask(np.asarray(opaque, dtype=np.float32) / 255) if weights is None else rembg_mask(opaque, weights)
+    mask, how = object_in(opaque)
     share = float((mask > 0.5).mean())
     if share < LEAST_OBJECT:
         raise BadPicture("Nothing in the picture stands out from its background: an object before a plainer one is needed.")
-    how = "its colours at the border" if weights is None else "rembg"
     return Picture(with_alpha(opaque, mask), (*picture.notes, f"background removed by {how}"))
+
+
+def object_in(opaque: Image.Image) -> tuple[Float[np.ndarray, "H W"], str]:
+    """Which pixels are the object, and what told it: rembg if it and its weights are here and work, else the border."""
+    failed = ""
+    if weights := rembg_weights():
+        try:
+            return rembg_mask(opaque, weights), "rembg"
+        except (Exception, SystemExit):  # an optional package, its runtime and a file of weights: whatever is wrong with them
+            log.warning("rembg failed", exc_info=True)
+            failed = " (rembg is installed and failed)"
+    return object_mask(np.asarray(opaque, dtype=np.float32) / 255), f"its colours at the border{failed}"
 
 
 # -- centring
@@ -201,14 +217,17 @@ def centred(rgba: Image.Image, resolution: int, foreground_ratio: float = 0.85) 
         raise ValueError(f"The foreground ratio must be from 0.3 to 1, got {foreground_ratio}.")
     if resolution < MIN_SIDE:
         raise ValueError(f"The resolution must be at least {MIN_SIDE}, got {resolution}.")
-    straight = np.asarray(rgba, dtype=np.float32) / 255
-    alpha = straight[..., 3]
+    alpha = np.asarray(rgba.getchannel("A"))
     rows, columns = (np.flatnonzero((alpha >= np.max(alpha) / 2).any(axis)) for axis in (1, 0))
-    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    top, bottom, left, right = (int(end) for end in (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1))
     side = max(bottom - top, right - left) / foreground_ratio
-    margin = int(np.ceil(side)) + 1
-    padded = np.pad(np.dstack([straight[..., :3] * alpha[..., None], alpha]), ((margin, margin), (margin, margin), (0, 0)))
-    x, y = (left + right - side) / 2 + margin, (top + bottom - side) / 2 + margin
+    x, y = (left + right - side) / 2, (top + bottom - side) / 2
+    reach = math.ceil(side / resolution) + 1  # that the filter looks beyond the square
+    corner = (math.floor(x) - reach, math.floor(y) - reach)
+    size = math.ceil(side) + 2 * reach + 1
+    straight = np.asarray(rgba.crop((*corner, corner[0] + size, corner[1] + size)), dtype=np.float32) / 255  # zero outside
+    padded = np.dstack([straight[..., :3] * straight[..., 3:], straight[..., 3]])
+    x, y = x - corner[0], y - corner[1]
     square = (resolution, resolution)
     channels = [
         Image.fromarray(padded[..., c]).resize(square, Image.Resampling.HAMMING, (x, y, x + side, y + side)) for c in range(4)

@@ -28,6 +28,7 @@ from dreamtime.shading import headlight
 from dreamtime.toybox.novel_views import FIELD_OF_VIEW
 from dreamtime.toybox.pictures import render
 from dreamtime.toybox.world import Object, Thing
+from dreamtime.ui.picture_layout import example_pictures
 from dreamtime.ui.text_layout import EXAMPLES, example_prompts
 
 SIDE = 256  # pixels
@@ -118,7 +119,7 @@ def make_pictures() -> None:
 
 def make_results() -> None:
     RESULTS.mkdir(exist_ok=True)
-    for picture in tqdm(sorted(PICTURES.iterdir()), unit="picture"):
+    for picture in tqdm(list(map(Path, example_pictures())), unit="picture"):
         settings = image_to_3d.image_preset("standard", "cpu", elevation=ELEVATION, faces=4000, texture_size=256)
         reference = preprocess.process(picture, SIDE, image_to_3d.foreground_ratio(settings.prior))
         with TemporaryDirectory() as folder:

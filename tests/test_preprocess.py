@@ -387,3 +387,25 @@ def test_a_file_that_is_no_reference_is_refused(tmp_path: Path):
         (tmp_path / "reference.png").write_bytes(data)
         with pytest.raises(BadPicture, match=words):
             load_reference(tmp_path / "reference.png")
+
+
+def test_rembg_that_fails_gives_way_to_the_colours_at_the_border(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(opaque: Image.Image, weights: Path) -> np.ndarray:
+        raise SystemExit("No onnxruntime backend found.")
+
+    expected = process(photo(), 32)
+    monkeypatch.setattr(preprocess, "rembg_weights", lambda: Path("u2net.onnx"))
+    monkeypatch.setattr(preprocess, "rembg_mask", fail)
+    made = process(photo(), 32)
+    assert made.notes == ("background removed by its colours at the border (rembg is installed and failed)",)
+    assert torch.equal(made.image, expected.image)
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.75, 1.0])
+def test_what_lies_outside_of_the_square_does_not_matter(ratio: float) -> None:
+    """The object's surroundings are cut off before anything large is made of them."""
+    draw = np.random.default_rng(1)
+    small = Image.fromarray(draw.integers(0, 256, (40, 30, 4), dtype=np.uint8))
+    wide = Image.new("RGBA", (700, 900))
+    wide.paste(small, (333, 444))
+    assert torch.equal(centred(small, 32, ratio), centred(wide, 32, ratio))

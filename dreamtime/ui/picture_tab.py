@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from dreamtime import presets, runs
-from dreamtime.image_to_3d import EMBEDDED, foreground_ratio
+from dreamtime.image_to_3d import ELEVATION, EMBEDDED, foreground_ratio
 from dreamtime.preprocess import load_reference
 from dreamtime.runs import Run
 from dreamtime.ui import panels
@@ -72,6 +72,14 @@ def connect_picture(tab: PictureTab) -> None:
     gr.on(changes, processed, tab.framing, tab.object, **PROCESSING, **shown)
 
 
+def goes_on(server: Server, run_id: str) -> bool:
+    """Whether somebody works on the run of that id, if there still is one."""
+    try:
+        return bool(run_id) and state_of(runs.open_run(server.root, run_id)) == "running"
+    except runs.RunError:  # swept away
+        return False
+
+
 def connect_examples(tab: PictureTab, server: Server) -> None:
     """An example shows at once what the embedded model has made of it, unless a run of this page goes on."""
     if tab.examples is None:
@@ -81,17 +89,20 @@ def connect_examples(tab: PictureTab, server: Server) -> None:
     def example_chosen(chosen: tuple[int, Any], current: str) -> Updates:
         with one_sentence(escape):
             result = example_result(chosen[0])
-            if result is None or (current and state_of(runs.open_run(server.root, current)) == "running"):
+            if result is None or goes_on(server, current):
                 return {stage.status: gr.skip()}
             picture, model = result
             return {
+                tab.elevation: ELEVATION,
+                stage.current: "",
+                stage.results: gr.Column(visible=False),
                 stage.status: panels.status("An example", ["made beforehand at standard quality; Generate makes it anew"]),
                 stage.live: panels.picture_file(picture.stem.replace("-", " "), picture, "the result"),
                 stage.view: gr.HTML(visible=False),
                 stage.model: gr.Model3D(str(model), visible=True),
             }
 
-    shown = [stage.status, stage.live, stage.view, stage.model]
+    shown = [tab.elevation, stage.current, stage.results, stage.status, stage.live, stage.view, stage.model]
     tab.examples.click(example_chosen, [tab.examples, stage.current], shown, queue=False, **QUIET)
 
 
