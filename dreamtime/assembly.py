@@ -147,8 +147,17 @@ def build_scene(settings: Settings, device: torch.device, generator: Generator) 
 
 def camera_range(settings: Settings) -> CameraRange:
     """Where a run's random cameras stand."""
-    low, high = settings.field_of_view
-    return CameraRange(distance=settings.distance, fov_y=(math.radians(low), math.radians(high)))
+    return CameraRange(
+        elevation=in_radians(settings.camera_elevation),
+        overhead_share=settings.overhead_share,
+        distance=settings.distance,
+        fov_y=in_radians(settings.field_of_view),
+    )
+
+
+def in_radians(degrees: tuple[float, float]) -> tuple[float, float]:
+    """Both ends of a range."""
+    return math.radians(degrees[0]), math.radians(degrees[1])
 
 
 def weighted(regularizer: Regularizer, weight: float) -> Regularizer:

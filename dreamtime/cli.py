@@ -240,6 +240,16 @@ def watched(frames: Generator[runs.Frame, None, None], run: runs.Run, quiet: boo
             signal.signal(signal.SIGINT, before)
 
 
+def copy_obj(source: Path, output: Path) -> None:
+    """The OBJ with its material and texture, all three by the new name, so that many fit into one folder."""
+    shutil.copyfile(source.with_suffix(".png"), output.with_suffix(".png"))
+    for old, new in ((source, output), (source.with_suffix(".mtl"), output.with_suffix(".mtl"))):
+        text = old.read_text(encoding="utf-8")
+        for keyword, ending in (("mtllib", ".mtl"), ("map_Kd", ".png")):
+            text = text.replace(f"{keyword} {source.stem}{ending}", f"{keyword} {output.stem}{ending}")
+        new.write_text(text, encoding="utf-8")
+
+
 def copy_result(result: runs.Result, output: Path) -> None:
     """The model under the name that was asked for; an OBJ brings the material and texture that it refers to.
 
@@ -249,10 +259,10 @@ def copy_result(result: runs.Result, output: Path) -> None:
     try:
         if output.exists() and output.samefile(source):
             return
-        shutil.copyfile(source, output)
         if output.suffix.lower() == ".obj":
-            for ending in (".mtl", ".png"):
-                shutil.copyfile(source.with_suffix(ending), output.parent / source.with_suffix(ending).name)
+            copy_obj(source, output)
+        else:
+            shutil.copyfile(source, output)
     except OSError as error:
         reason = error.strerror or error
         raise ValueError(f"The model lies in {str(source)!r}; it could not be copied to {str(output)!r}: {reason}.") from error
@@ -418,8 +428,7 @@ def schedule(arguments: argparse.Namespace) -> None:
     presets.within("seed", arguments.seed, 0, 2**63 - 1)
     generator = torch.Generator().manual_seed(arguments.seed)
     drawn = [table(i, generator) for i in range(1, len(table) + 1)]
-    if arguments.output and not arguments.output.absolute().parent.is_dir():
-        raise ValueError(f"Cannot write {str(arguments.output)!r}: its folder must exist.")
+    check_output(arguments.output, (f".{arguments.format}",))
     if arguments.format == "png":
         from dreamtime import plots
 

@@ -76,13 +76,16 @@ CHANGES: dict[str, dict[str, Any]] = {
         "rgb": 500.0,
         "mask": 500.0,
     },
-    # threestudio's zero123.yaml: weights, lens and distance; its distillation weight of 0.1 divides all others here.
+    # threestudio's zero123.yaml: weights, lens, cameras and views by resolution; its distillation weight of 0.1 divides all others here.
     "gpu": {
         **SHOWN,
         "steps": 600,
-        "views": 4,
+        "views": 2,
+        "early_views": (12, 4),
         "resolution": 256,
         "doublings": 2,
+        "camera_elevation": (-10.0, 80.0),
+        "overhead_share": 0.0,
         "distance": (3.8, 3.8),
         "field_of_view": (20.0, 20.0),
         "rgb": 5000.0,
@@ -194,9 +197,8 @@ def compose(
     terms = terms_of(settings, scene, reference)
     cameras = references.with_reference(
         reference_camera_of(settings),
-        settings.views,
         camera_range(settings),
-        lambda progress: references.growing(settings.resolution, settings.doublings, progress),
+        lambda progress: references.growing(settings.views_by_part, settings.resolution, progress),
     )
 
     def steps(done: int) -> Iterator[Step]:

@@ -135,6 +135,9 @@ class Settings:
     views: int = 4  # images per step
     resolution: int = 64  # pixels, of each image
     doublings: int = 0  # how often the resolution doubles on the way there, in equal parts of the run
+    early_views: tuple[int, ...] = ()  # images per step before each doubling; as many as `views` where none are given
+    camera_elevation: tuple[float, float] = (-10.0, 45.0)  # degrees above the horizon, of most cameras
+    overhead_share: float = 0.15  # of the cameras look from 45 to 85 degrees above
     distance: tuple[float, float] = (1.5, 2.0)  # scene units, of the cameras
     field_of_view: tuple[float, float] = (40.0, 70.0)  # degrees
     samples_per_ray: int = 48  # intervals through the scene's ball, before empty space is skipped
@@ -199,11 +202,18 @@ class Settings:
         within("mesh resolution", self.mesh_resolution, 16, 512)
         within("number of faces", self.faces, 100, 2_000_000)
         within("texture size", self.texture_size, 64, 4096)
-        for share in ("albedo_share", "textureless_share", "ambient"):
+        for share in ("albedo_share", "textureless_share", "ambient", "overhead_share"):
             within(share.replace("_", " "), getattr(self, share), 0, 1)
         within("number of doublings", self.doublings, 0, 4)
+        for views in self.early_views:
+            within("number of early views", views, 1, 64)
+        if len(self.early_views) not in (0, self.doublings):
+            raise ValueError(
+                f"There is one number of early views per doubling, {self.doublings}, or none: got {self.early_views}."
+            )
         within("resolution of the first steps", self.resolution >> self.doublings, 8, 1024)
         for name, (low, high), least, most in (
+            ("camera elevation", self.camera_elevation, -89.0, 89.0),
             ("distance", self.distance, 1.0, 20.0),
             ("field of view", self.field_of_view, 5.0, 120.0),
         ):
@@ -213,6 +223,11 @@ class Settings:
         for weight in (*terms, "opacity", "orientation", "entropy", "distortion", "light_spread"):
             within(weight.replace("_", " "), getattr(self, weight), 0, 1e6)
         within("sum of the albedo and textureless shares", self.albedo_share + self.textureless_share, 0, 1)
+
+    @property
+    def views_by_part(self) -> tuple[int, ...]:
+        """Images per step, one entry per resolution that the run goes through."""
+        return (*(self.early_views or (self.views,) * self.doublings), self.views)
 
     @property
     def source(self) -> str:

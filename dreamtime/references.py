@@ -4,7 +4,7 @@ The first image of every step is rendered from where the picture was taken; the 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -33,20 +33,20 @@ def together(first: Cameras, others: Cameras) -> Cameras:
     )
 
 
-def growing(resolution: int, doublings: int, progress: float) -> int:
-    """The resolution at a progress in [0, 1]: it doubles `doublings` times in equal parts of the run, up to `resolution`."""
-    done = min(int(progress * (doublings + 1)), doublings)
-    return resolution >> (doublings - done)
+def growing(views: Sequence[int], resolution: int, progress: float) -> tuple[int, int]:
+    """Views and resolution at a progress in [0, 1]: equal parts of the run, one per entry of `views`, double it up to the last."""
+    part = min(int(progress * len(views)), len(views) - 1)
+    return views[part], resolution >> (len(views) - 1 - part)
 
 
 def with_reference(
-    reference: Callable[[int], Cameras], views: int, ranges: CameraRange, resolution: Callable[[float], int]
+    reference: Callable[[int], Cameras], ranges: CameraRange, size: Callable[[float], tuple[int, int]]
 ) -> CameraSampler:
-    """The reference camera, then `views` random ones, at the resolution of the progress."""
+    """The reference camera, then random ones; how many, and how many pixels wide, is that of the progress."""
 
     def sample(progress: float, generator: Generator) -> Cameras:
-        size = resolution(progress)
-        return together(reference(size), sample_cameras(views, size, ranges, generator))
+        views, resolution = size(progress)
+        return together(reference(resolution), sample_cameras(views, resolution, ranges, generator))
 
     return sample
 

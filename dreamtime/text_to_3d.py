@@ -54,8 +54,8 @@ def compose(
     objective = OBJECTIVES[settings.objective](asking)
 
     def views(progress: float, generator: Generator) -> Cameras:
-        size = growing(settings.resolution, settings.doublings, progress)
-        return sample_cameras(settings.views, size, camera_range(settings), generator)
+        count, size = growing(settings.views_by_part, settings.resolution, progress)
+        return sample_cameras(count, size, camera_range(settings), generator)
 
     def steps(done: int) -> Iterator[Step]:
         terms = regularizers_of(settings)

@@ -172,6 +172,7 @@ def test_obj_comes_with_its_material_and_texture(model, tmp_path) -> None:
     material = next(line.split()[1] for line in output.read_text().splitlines() if line.startswith("mtllib"))
     texture = next(line.split()[1] for line in (tmp_path / material).read_text().splitlines() if line.startswith("map_Kd"))
     assert (tmp_path / texture).read_bytes()[:4] == b"\x89PNG"
+    assert (material, texture) == ("cube.mtl", "cube.png"), "another one beside it keeps its own"
 
 
 def test_schedule_as_json_has_n_timesteps(capsys) -> None:
@@ -253,6 +254,7 @@ def test_a_random_schedule_repeats_with_its_seed(capsys) -> None:
         (["text", "a cat", "--guidance-scale", "0"], "With a guidance scale of 0 nobody would look at the prompt"),
         (["text", "a cat", "--guidance-scale", "1", "--negative-prompt", "a dog"], "A negative prompt has no effect"),
         (["schedule", "--name", "fixed", "--t-min", "30"], "The schedule 'fixed' has no --t-min: it takes --fixed-t."),
+        (["schedule", "--format", "png", "-o", "schedule.txt"], "The output must end in .png, got 'schedule.txt'"),
         (["dance"], "invalid choice"),
         ([], "required"),
     ],

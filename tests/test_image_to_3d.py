@@ -1,5 +1,6 @@
 """A run from a picture: its terms, its determinism, and what it refuses."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -91,6 +92,9 @@ def test_a_second_objective_is_added_with_its_weight():
         ({"field_of_view": (70.0, 40.0)}, "field of view needs"),
         ({"task": "sound"}, "Unknown task"),
         ({"resolution": 16, "doublings": 4}, "first steps"),
+        ({"resolution": 32, "doublings": 1, "early_views": (4, 2)}, "one number of early views per doubling, 1, or none"),
+        ({"early_views": (0,)}, "number of early views must lie between 1 and 64"),
+        ({"camera_elevation": (50.0, 10.0)}, "camera elevation needs"),
     ],
 )
 def test_nonsense_is_refused_with_the_reason(changes, reason):
@@ -117,3 +121,21 @@ def test_the_elevation_is_found_with_the_runs_own_prior(tmp_path, monkeypatch):
 def test_a_model_that_reads_text_is_shown_no_picture():
     with pytest.raises(ValueError, match="reads text: from a picture choose one of toybox-zero123"):
         image_to_3d.image_preset("draft", prior="stable-diffusion-1.5")
+
+
+def test_the_preset_for_large_priors_has_the_published_numbers() -> None:
+    """PAPER section 5: threestudio's weights over its distillation weight of 0.1, its lens, cameras and resolutions."""
+    preset = image_to_3d.image_preset("standard", "cpu", "zero123-xl")
+    assert (preset.rgb, preset.mask, preset.normal_smoothness, preset.normal_smoothness_3d) == (5000, 500, 80, 80)
+    assert (preset.orientation, preset.opacity, preset.guidance_scale, preset.steps) == (10, 1, 3, 600)
+    assert preset.entropy == pytest.approx(math.log(2), abs=0.01), "the opaque term, 0.1 over 0.1, is in nats and ours in bits"
+    assert (preset.distance, preset.field_of_view) == ((3.8, 3.8), (20, 20))
+    assert (preset.camera_elevation, preset.overhead_share) == ((-10, 80), 0)
+    assert preset.views_by_part == (12, 4, 2)
+    assert preset.resolution == 256
+    assert preset.doublings == 2
+
+
+def test_a_run_shows_as_many_views_as_its_resolution_allows() -> None:
+    chosen = settings(resolution=32, doublings=1, views=1, early_views=(3,))
+    assert [step.rendering.image.shape[:2] for step in steps_of(chosen)] == [(4, 16)] * 2 + [(2, 32)] * 4

@@ -19,18 +19,26 @@ def test_the_reference_comes_first_and_stands_in_front():
     def camera(resolution: int) -> Cameras:
         return references.reference_camera(math.radians(30), 1.9, math.radians(49.1), resolution)
 
-    sample = references.with_reference(camera, 3, CameraRange(), lambda progress: 16 if progress < 0.5 else 32)
+    sample = references.with_reference(camera, CameraRange(), lambda progress: (3, 16) if progress < 0.5 else (5, 32))
     cameras = sample(0.1, Generator().manual_seed(0))
     assert (len(cameras), cameras.height, cameras.width) == (4, 16, 16)
-    assert sample(0.9, Generator().manual_seed(0)).height == 32
+    last = sample(0.9, Generator().manual_seed(0))
+    assert (len(last), last.height) == (6, 32)
     elevation, azimuth, distance = angles_from_position(cameras.positions[:1])
     assert (elevation.item(), azimuth.item(), distance.item()) == pytest.approx((math.radians(30), 0, 1.9), abs=1e-6)
     assert cameras.fov_y[0].item() == pytest.approx(math.radians(49.1))
 
 
-@pytest.mark.parametrize(("doublings", "sizes"), [(0, [64, 64, 64, 64]), (1, [32, 32, 64, 64]), (2, [16, 16, 32, 64])])
-def test_resolution_doubles_in_equal_parts_of_the_run(doublings, sizes):
-    assert [references.growing(64, doublings, progress) for progress in (0.1, 0.3, 0.6, 1.0)] == sizes
+@pytest.mark.parametrize(
+    ("views", "sizes"),
+    [
+        ((4,), [(4, 64), (4, 64), (4, 64), (4, 64)]),
+        ((2, 2), [(2, 32), (2, 32), (2, 64), (2, 64)]),
+        ((12, 4, 2), [(12, 16), (12, 16), (4, 32), (2, 64)]),
+    ],
+)
+def test_resolution_doubles_in_equal_parts_of_the_run_as_views_become_fewer(views, sizes):
+    assert [references.growing(views, 64, progress) for progress in (0.1, 0.3, 0.6, 1.0)] == sizes
 
 
 def test_an_objective_of_novel_views_never_sees_the_reference():
