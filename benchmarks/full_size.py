@@ -196,9 +196,9 @@ def foretold(settings: Settings) -> str:
 def settings_of(model: str, name: str, device: str) -> Settings | None:
     """A model's preset of that name, or a method's at the size of `standard`; None for a method that it cannot serve."""
     if model in image_to_3d.PRIORS:
-        return (
-            replace(image_to_3d.image_preset(name, device, model), doublings=0, early_views=()) if name not in METHODS else None
-        )
+        if name in METHODS:
+            return None
+        return replace(image_to_3d.image_preset(name, device, model), doublings=0, early_views=())
     size, method = ("standard", name) if name in METHODS else (name, "dreamtime")
     return presets.preset(size, device, model, method, prompt="a red cube")
 

@@ -76,7 +76,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "rgb": 500.0,
         "mask": 500.0,
     },
-    # threestudio's zero123.yaml: weights, lens, cameras and views by resolution; its distillation weight of 0.1 divides all others here.
+    # threestudio's zero123.yaml: weights, lens, cameras and views; its distillation weight of 0.1 divides all others here.
     "gpu": {
         **SHOWN,
         "steps": 600,
