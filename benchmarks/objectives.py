@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.rows import completed
+from benchmarks.rows import completed, measured_on
 from dreamtime import assembly, meshes, presets, text_to_3d
 from dreamtime.cameras import turntable
 from dreamtime.evaluation.geometry import score
@@ -108,6 +108,7 @@ def jobs(things: list[Thing], seeds: int) -> Iterator[tuple[Thing, str, presets.
 def summary(rows: list[dict[str, str]], things: list[Thing], budget: str) -> str:
     """A table of means per variant."""
     lines = [
+        measured_on(),
         f"Draft preset, {budget} a run, {', '.join(thing.caption for thing in things)}.",
         "",
         "Of the eight solids of the toybox, a result is likest the one that it overlaps most after the best turn and scale.",

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.rows import completed
+from benchmarks.rows import completed, measured_on
 from dreamtime import meshes, presets, text_to_3d
 from dreamtime.cameras import turntable
 from dreamtime.evaluation.geometry import score
@@ -65,6 +65,8 @@ def jobs(preset: str, seeds: int, steps: int | None) -> Iterator[tuple[Thing, pr
 def summary(rows: list[dict[str, str]]) -> str:
     """A table of means per schedule, and one row per prompt."""
     lines = [
+        measured_on(),
+        "",
         "| schedule | runs | mean IoU | worst IoU | mean colour error (CIEDE2000) | mean seconds |",
         "|---|---|---|---|---|---|",
     ]

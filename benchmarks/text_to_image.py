@@ -15,6 +15,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from torch import Generator, Tensor
 
+from benchmarks.rows import measured_on
 from dreamtime.evaluation.scorers import Scorer, load_scorer
 from dreamtime.prompts import VIEWS
 from dreamtime.toybox import WEIGHTS
@@ -63,7 +64,7 @@ def main() -> None:
     shown = [Description(what, view) for what in held_out_objects(arguments.objects) for view in VIEWS]
     prompts, scorer = [each.caption for each in shown], load_scorer(arguments.scorer)
     names = (*ATTRIBUTES, "everything")
-    lines = ["| guidance | " + " | ".join(names) + " |", "|---" * (1 + len(names)) + "|"]
+    lines = [measured_on(), "", "| guidance | " + " | ".join(names) + " |", "|---" * (1 + len(names)) + "|"]
     best, sheet = -1.0, torch.empty(0)
     for guidance in map(float, arguments.guidance.split(",")):
         images = sampled(pipeline, prompts, guidance, arguments.steps, arguments.seed)

@@ -35,6 +35,7 @@ MAX_ASPECT = 32  # long side over short side
 LONG_SIDE = 1024  # pixels that a picture keeps
 WHITES = {"I;16": (65535.0,), "I;16B": (65535.0,), "I": (255.0, 65535.0, 2.0**31), "F": (1.0, 255.0, 65535.0)}
 
+LEAST_PIXELS = 64  # that must be visible where a picture's own alpha is taken
 SEE_THROUGH = 250  # an alpha below this lets something through
 
 
@@ -181,6 +182,8 @@ def cut_out(picture: Picture, remove_background: RemoveBackground = "auto") -> P
         raise BadPicture("The picture is fully transparent: an object is needed.")
     says_something = (alpha < SEE_THROUGH).mean() > LEAST_OBJECT and np.ptp(alpha) >= 256 - SEE_THROUGH
     if remove_background == "never" or (remove_background == "auto" and says_something):
+        if (seen := int((alpha >= alpha.max() / 2).sum())) < LEAST_PIXELS:
+            raise BadPicture(f"Only {seen} pixels of the picture are visible: an object of at least {LEAST_PIXELS} is needed.")
         note = "object taken from the picture's alpha" if says_something else "background kept"
         return Picture(picture.image, (*picture.notes, note))
     white = Image.new("RGBA", picture.image.size, "white")

@@ -34,7 +34,7 @@ def together(first: Cameras, others: Cameras) -> Cameras:
 
 
 def growing(views: Sequence[int], resolution: int, progress: float) -> tuple[int, int]:
-    """Views and pixels at a progress in [0, 1]; in equal parts of the run, one per entry, the resolution doubles up to the last."""
+    """Views and pixels at a progress in [0, 1]; in equal parts, one per entry, the resolution doubles up to the last."""
     part = min(int(progress * len(views)), len(views) - 1)
     return views[part], resolution >> (len(views) - 1 - part)
 

@@ -5,14 +5,21 @@ from pathlib import Path
 
 import pytest
 import torch
+import trimesh
 from diffusers import StableDiffusionPipeline
 
 from dreamtime import assembly, presets, runs
 from dreamtime.checkpoints import load_checkpoint
+from dreamtime.cli import main
 from dreamtime.evaluation.geometry import score
+from dreamtime.image_to_3d import reference_camera_of
 from dreamtime.meshes import extract
+from dreamtime.preprocess import load_reference
+from dreamtime.references import psnr
 from dreamtime.toybox import SCORER, WEIGHTS, ZERO123
 from dreamtime.toybox.world import COLORS, Thing
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 def test_the_weights_fit_a_space() -> None:
@@ -57,3 +64,23 @@ def test_a_red_cube_comes_out_red_and_solid(tmp_path) -> None:
     result = score(extract(scene.representation, 64, max_faces=4000).mesh, Thing("cube", "red"), resolution=48)
     assert result.iou > 0.4
     assert result.color < 20
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("mushroom.png", "picture's alpha"), ("photo-of-a-teapot.jpg", "colours at the border")]
+)
+def test_a_picture_becomes_a_textured_model_that_resembles_it(name: str, told: str, tmp_path, capsys) -> None:
+    """From the command line, with far fewer steps than a preset has."""
+    output = tmp_path / "made.glb"
+    small = ["--steps", "20", "--views", "2", "--runs", str(tmp_path / "runs"), "--device", "cpu", "--quiet"]
+    assert main(["image", str(EXAMPLES / "pictures" / name), "-o", str(output), *small]) == 0
+    assert told in capsys.readouterr().err
+    made = trimesh.load(output, force="mesh")
+    assert made.visual.material.baseColorTexture is not None
+    (run,) = (tmp_path / "runs").iterdir()
+    reference = load_reference(run / "reference.png")
+    settings = runs.open_run(tmp_path / "runs", run.name).settings
+    scene = assembly.build_scene(settings, torch.device("cpu"), torch.Generator())
+    load_checkpoint(run / "checkpoint.safetensors", scene.modules, {}, torch.Generator())
+    shown = scene.preview(reference_camera_of(settings)(256)).image[0]
+    assert psnr(shown, reference.image) > psnr(torch.ones_like(shown), reference.image) + 3, "nearer to it than white"
