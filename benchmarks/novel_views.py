@@ -14,6 +14,7 @@ from statistics import mean, median
 
 import torch
 from diffusers import AutoencoderKL
+from jaxtyping import UInt8
 from PIL import Image
 from torch import Generator, Tensor
 
@@ -34,6 +35,7 @@ from dreamtime.types import Cameras
 
 HERE = Path(__file__).parent
 ASKED = 6  # novel views of each object
+SWEPT = ("car", "chair", "snowman")
 DISTANCE = 1.9
 CPU = torch.device("cpu")
 
@@ -80,6 +82,19 @@ def elevation_error(source: str, what: Object, elevation: float, azimuth: float)
     return abs(math.degrees(image_to_3d.estimated_elevation(settings, reference).elevation) - elevation)
 
 
+def sweep(model: Model, guidance: float, steps: int) -> UInt8[Tensor, "H W 3"]:
+    """Once around some held-out objects that have a front, each from one picture of it: imagined above, true below."""
+    turn = torch.arange(12) * (2 * math.pi / 12)
+    above, ones = math.radians(20), torch.ones(12)
+    around = orbit(above * ones, turn, DISTANCE * ones, FIELD_OF_VIEW * ones, RESOLUTION, RESOLUTION)
+    rows = list[Tensor]()
+    for what in (thing for thing in held_out_objects() if thing.things[0].kind in SWEPT):
+        truth = pictures_from([what], places([above] * 12, turn.tolist()))[0][0]
+        seen = places([above], [0.0])
+        rows += [model.imagined(truth[0], seen.cameras(), around, guidance, steps, 0), truth]
+    return contact_sheet(torch.cat(rows), 12)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=image_to_3d.EMBEDDED, help="a name or a folder (default: the embedded model)")
@@ -122,17 +137,8 @@ def main() -> None:
     print("\n".join(lines))
     arguments.output.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     Image.fromarray(contact_sheet(torch.stack(rows), 9).numpy()).save(arguments.output.with_suffix(".png"))
-
-    what = held_out_objects(arguments.objects)[min(10, arguments.objects - 1)]
-    seen = places([math.radians(20)], [0.0])
-    picture = pictures_from([what], seen)[0][0, 0]
-    turn = torch.arange(12) * (2 * math.pi / 12)
-    ones = torch.ones(12)
-    around = orbit(math.radians(20) * ones, turn, DISTANCE * ones, FIELD_OF_VIEW * ones, RESOLUTION, RESOLUTION)
-    sweep = model.imagined(picture, seen.cameras(), around, arguments.guidance, arguments.steps, 0)
-    true = pictures_from([what], places([math.radians(20)] * 12, turn.tolist()))[0][0]
     path = arguments.output.with_name(f"{arguments.output.name}-sweep.png")
-    Image.fromarray(contact_sheet(torch.cat([sweep, true]), 12).numpy()).save(path)
+    Image.fromarray(sweep(model, arguments.guidance, arguments.steps).numpy()).save(path)
 
 
 if __name__ == "__main__":

@@ -275,6 +275,16 @@ def test_a_picture_shows_its_object_first_and_becomes_a_model(open_page: Open, t
     expect(page.locator(".dt-status:visible")).to_contain_text("8 steps")
 
 
+def test_an_example_shows_at_once_what_was_made_of_it(open_page: Open) -> None:
+    page = open_page()
+    page.get_by_role("tab", name="From a picture").click()
+    page.locator("#dt-examples button:has(img)").nth(5).click()
+    expect(headline(page)).to_have_text("An example")
+    wait_for_model(page)
+    expect(page.get_by_alt_text("The object alone, as the model is shown it")).to_be_visible()
+    expect(page.get_by_role("button", name="Generate", exact=True).locator("visible=true")).to_be_enabled()
+
+
 def test_what_is_no_picture_is_told_in_place_of_its_object(open_page: Open, tmp_path: Path) -> None:
     page = open_page()
     (tmp_path / "text.png").write_text("not a picture")
