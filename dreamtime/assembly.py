@@ -13,7 +13,7 @@ from torch import Generator, nn
 from dreamtime import regularizers
 from dreamtime.cameras import CameraRange
 from dreamtime.objectives import SELF_WEIGHTED, Asking
-from dreamtime.presets import REPRESENTATIONS, WEIGHTINGS, Settings, timetable
+from dreamtime.presets import REPRESENTATIONS, SHAPING, WEIGHTINGS, Settings, timetable
 from dreamtime.priors import loading
 from dreamtime.priors.options import PLAIN, Options
 from dreamtime.prompts import FLAWS, FLAWS_OF_SDS, VIEWS, Embed, checked_prompt, with_view
@@ -29,7 +29,7 @@ def timetable_of(settings: Settings, alphas_cumprod: torch.Tensor | None = None)
 
     Raises ValueError where the objective has no meaning at one of its timesteps.
     """
-    options = {key: getattr(settings, key) for key in ("t_min", "t_max", "m", "s", "fixed_t", "table")}
+    options = {key: getattr(settings, key) for key in SHAPING}
     levels = alphas_cumprod_of(settings.source) if alphas_cumprod is None else alphas_cumprod
     table = timetable(settings.schedule, levels, settings.steps, **options)
     last = int(table.high.max())
@@ -67,9 +67,10 @@ KEPT: dict[tuple[str, str, Options], DiffusionPrior] = {}
 """The priors of the latest run, for the next one; by what they were loaded from, where and how."""
 
 
-def let_others_go(*wanted: tuple[str, str, Options]) -> None:
-    """Forget the priors that a run does not need, before anything of it is loaded: two need not fit side by side."""
-    for key in KEPT.keys() - set(wanted):
+def make_room(settings: Settings) -> None:
+    """Forget the priors of earlier runs that this one does not need, and all where memory is scarce, before it loads any."""
+    priors = (settings.source, settings.text_prior) if settings.memory == "normal" else ()
+    for key in KEPT.keys() - {(source, settings.device, settings.options) for source in priors}:
         del KEPT[key]
     torch.cuda.empty_cache()
 
@@ -84,8 +85,6 @@ def load_prior(source: str, device: str, options: Options = PLAIN) -> DiffusionP
 
 def load_embed(settings: Settings) -> Embed:
     """What embeds a run's texts: those that are known beforehand are embedded here, and the text encoder is let go."""
-    if settings.memory != "normal":
-        let_others_go()  # an earlier run's denoiser and a text encoder need not fit side by side
     device, dtype = torch.device(settings.device), dtype_of(settings.device)
     views = [with_view(checked_prompt(settings.prompt), view) for view in VIEWS]
     return loading.Remembered(

@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 
 UNEXPECTED, USAGE_ERROR = 1, 2
 LISTED = ("schedule", "objective", "guidance_scale", "steps", "learning_rate", "views", "resolution", "representation")
-SHAPING = {"m", "s", "t_min", "t_max", "fixed_t", "table"}  # settings of schedules, each with those that it takes
 FORMATS = (".glb", ".obj", ".ply", ".stl")
 
 
@@ -194,12 +193,12 @@ def given(arguments: argparse.Namespace, names: set[str]) -> dict[str, Any]:
 def check_effect(arguments: argparse.Namespace, schedule: str) -> None:
     """Raise ValueError on a typed option that would change nothing."""
     taken = presets.schedule_options(presets.one_of("schedule", schedule, presets.SCHEDULES))
-    if idle := given(arguments, SHAPING - set(taken)):
-        takes = f"it takes {', '.join(flag(name) for name in taken if name in SHAPING)}"
+    if idle := given(arguments, set(presets.SHAPING) - set(taken)):
+        takes = f"it takes {', '.join(flag(name) for name in taken if name in presets.SHAPING)}"
         raise ValueError(f"The schedule {schedule!r} has no {flag(min(idle))}: {takes}.")
     if getattr(arguments, "lora_scale", None) is not None and not arguments.lora:
         raise ValueError("The option --lora-scale is the strength of a --lora, and there is none.")
-    if idle := given(arguments, {"text_prior", "text_weight"}) if arguments.command == "image" and not arguments.prompt else {}:
+    if arguments.command == "image" and not arguments.prompt and (idle := given(arguments, {"text_prior", "text_weight"})):
         raise ValueError(f"The option {flag(min(idle))} is about who reads a --prompt, and there is none.")
 
 
@@ -423,7 +422,7 @@ def stop(arguments: argparse.Namespace) -> None:
 def schedule(arguments: argparse.Namespace) -> None:
     alphas_cumprod = diffusion.alphas_cumprod_from_betas(arguments.betas)
     check_effect(arguments, arguments.schedule)
-    options = given(arguments, SHAPING)
+    options = given(arguments, set(presets.SHAPING))
     table = presets.timetable(arguments.schedule, alphas_cumprod, arguments.steps, **options)
     presets.within("seed", arguments.seed, 0, 2**63 - 1)
     generator = torch.Generator().manual_seed(arguments.seed)

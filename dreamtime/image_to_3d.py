@@ -22,9 +22,9 @@ from dreamtime.assembly import (
     build_scene,
     camera_range,
     dtype_of,
-    let_others_go,
     load_embed,
     load_prior,
+    make_room,
     regularizers_of,
     timetable_of,
     weighted,
@@ -219,8 +219,7 @@ def told_by(settings: Settings) -> Objective:
 def image_to_3d(settings: Settings, reference: Reference) -> Dream:
     """A run from a picture: look at it, load the prior, build the scene. Raises `ModelUnavailable`."""
     with BUILDING:
-        priors = filter(None, (settings.source, settings.text_prior))
-        let_others_go(*((source, settings.device, settings.options) for source in priors))
+        make_room(settings)
         told = told_by(settings) if settings.text_prior else None
         device, dtype = torch.device(settings.device), dtype_of(settings.device)
         look = loading.load_image_encoder(settings.source, device, dtype, settings.options)
@@ -240,6 +239,7 @@ def estimated_elevation(settings: Settings, reference: Reference) -> Estimate:
         return reference_camera_of(replace(settings, elevation=math.degrees(elevation)))(settings.resolution)
 
     with BUILDING:
+        make_room(settings)
         device, dtype = torch.device(settings.device), dtype_of(settings.device)
         look = loading.load_image_encoder(settings.source, device, dtype, settings.options)
         prior = load_prior(settings.source, settings.device, settings.options)

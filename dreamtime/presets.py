@@ -44,6 +44,9 @@ SCHEDULES: dict[str, Callable[..., Timetable]] = {
     "custom": timesteps.custom,
 }
 
+SHAPING = ("t_min", "t_max", "m", "s", "fixed_t", "table")
+"""The settings that shape a schedule; each has those of them that it takes (`schedule_options`)."""
+
 WEIGHTINGS: dict[str, distillation.Weighting] = {
     "sds": distillation.noise_variance,
     "uniform": distillation.unweighted,

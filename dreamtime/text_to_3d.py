@@ -13,9 +13,9 @@ from dreamtime.assembly import (
     asking_of,
     build_scene,
     camera_range,
-    let_others_go,
     load_embed,
     load_prior,
+    make_room,
     regularizers_of,
     timetable_of,
 )
@@ -67,6 +67,6 @@ def compose(
 def text_to_3d(settings: Settings) -> Dream:
     """A run from a prompt: embed the prompt, load the prior, build the scene. Raises `ModelUnavailable`."""
     with BUILDING:
-        let_others_go((settings.source, settings.device, settings.options))
+        make_room(settings)
         embed = load_embed(settings)  # first, so that a large text encoder is gone before the denoiser comes
         return compose(settings, load_prior(settings.source, settings.device, settings.options), embed)

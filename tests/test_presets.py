@@ -205,10 +205,15 @@ def test_a_prior_is_kept_for_the_next_run_and_let_go_before_another_is_loaded(mo
         "load_prior",
         lambda source, *others: loaded.append(source) or GaussianPrior(torch.zeros(3, 8, 8), 0.5),
     )
+    both = preset("draft", "cpu", "one", prompt="a cat", text_prior="two")
+    alone = replace(both, prior="two", text_prior="")
     first = assembly.load_prior("one", "cpu")
-    assembly.let_others_go(("one", "cpu", Options()), ("two", "cpu", Options()))
+    assembly.make_room(both)
     assert assembly.load_prior("one", "cpu") is first
     assembly.load_prior("two", "cpu")
-    assembly.let_others_go(("two", "cpu", Options()))
+    assembly.make_room(alone)
+    assert [source for source, *_ in assembly.KEPT] == ["two"]
+    assembly.make_room(replace(alone, memory="low"))
+    assert assembly.KEPT == {}
     assembly.load_prior("one", "cpu")
     assert loaded == ["one", "two", "one"]

@@ -34,7 +34,7 @@ SWEEP_SECONDS = 600
 
 
 SAME_WORK = {"prompt", "negative_prompt", "elevation", "seed"}
-SAME_WORK |= {"schedule", "steps", "m", "s", "t_min", "t_max", "fixed_t", "table"}
+SAME_WORK |= {"schedule", "steps", *presets.SHAPING}
 """Settings that change what a step asks for, and not how long it takes."""
 
 
