@@ -63,7 +63,7 @@ BACKGROUNDS = ("grey", "color", "environment", "white")
 
 TASKS = ("text", "image")
 
-EMBEDDED_GUIDANCE_SCALE = 10.0
+EMBEDDED_GUIDANCE_SCALE = 3.5  # more makes caricatures of its simple shapes: flared cubes, and too large
 GUIDANCE_SCALE = 100.0  # DreamFusion's with Stable Diffusion (PAPER section 3)
 
 
@@ -272,7 +272,7 @@ def is_a(value: object, kind: Any) -> bool:
 
 # -- presets: what draft, standard and high mean on a CPU with the embedded prior, and on a GPU with a large one
 
-DRAFT = Settings("a red cube", steps=120, views=4, samples_per_ray=40, learning_rate=0.025, opacity=130.0, faces=4000)
+DRAFT = Settings("a red cube", steps=120, views=4, samples_per_ray=40, learning_rate=0.025, opacity=35.0, faces=4000)
 STANDARD = replace(DRAFT, steps=250, learning_rate=0.02, samples_per_ray=48, faces=8000)
 HIGH = replace(STANDARD, steps=600, views=8, samples_per_ray=64, mesh_resolution=128, texture_size=1024)
 
@@ -306,7 +306,7 @@ PRESETS: dict[str, dict[str, Settings]] = {
 
 OBJECTIVE_CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "cpu": {
-        "vsd": {"guidance_scale": 5.0, "second_learning_rate": 0.01},
+        "vsd": {"second_learning_rate": 0.01},
     },
     "gpu": {name: {"guidance_scale": 7.5} for name in ("vsd", "nfsd", "asd", "sdi", "ism")},
 }

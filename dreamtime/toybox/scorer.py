@@ -23,6 +23,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcesso
 
 from dreamtime.prompts import VIEWS
 from dreamtime.toybox import SCORER, models
+from dreamtime.toybox.gathering import PLACES, SIDE, Gathering
 from dreamtime.toybox.meanings import Description, agreement, answers, near_miss, questions, slot_values, wording
 from dreamtime.toybox.pictures import RESOLUTION
 from dreamtime.toybox.portraits import VIEW_MARGIN, Pictures, draw
@@ -70,7 +71,7 @@ def described(row: dict[str, str]) -> Description:
 
 
 def build_model(tokenizer: CLIPTokenizer, width: int = 192) -> CLIPModel:
-    """A vision transformer of five layers and 16-pixel patches, a text transformer of two layers, both into 128 dimensions."""
+    """A vision transformer of five layers with a patch per place and a text transformer of two, both into 128 dimensions."""
 
     def transformer(width: int, layers: int) -> dict[str, int]:
         return {
@@ -87,7 +88,8 @@ def build_model(tokenizer: CLIPTokenizer, width: int = 192) -> CLIPModel:
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    vision = transformer(width, 5) | {"image_size": RESOLUTION, "patch_size": 16}
+    vision = transformer(width, 5) | {"image_size": RESOLUTION, "patch_size": RESOLUTION // SIDE}
+    vision["num_attention_heads"] = PLACES
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=128))
 
 
@@ -115,7 +117,7 @@ class Student(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.names = nn.Linear(width, NAMES)
-        self.places = nn.Linear(width, 256)
+        self.places = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 256))
 
 
 def image_features(model: CLIPModel, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
@@ -233,6 +235,7 @@ def train(known: Pictures, teacher: Teacher, work: Path, steps: int, batch: int,
     with seeded_initialisation(seed):
         model = build_model(tokenizer).to(device)
         heads = Student(model.config.vision_config.hidden_size).to(device)
+        gathering = Gathering(model)
     optimizer = torch.optim.AdamW([*model.parameters(), *heads.parameters()], lr=1e-3, weight_decay=0.02, betas=(0.9, 0.98))
     generator = Generator().manual_seed(seed)
 
@@ -245,19 +248,20 @@ def train(known: Pictures, teacher: Teacher, work: Path, steps: int, batch: int,
         with torch.autocast(device.type, torch.bfloat16):
             features = teacher.features(images)
             taught = teacher.names(features)
-        out = model.vision_model(pixel_values=images)
+        out = model.vision_model(pixel_values=images, output_hidden_states=True)
         names = heads.names(out.pooler_output)
-        places = heads.places(model.vision_model.post_layernorm(out.last_hidden_state[:, 1:]))
+        places = heads.places(out.hidden_states[-2][:, 1:])  # before they are gathered
         picture = F.normalize(model.visual_projection(out.pooler_output), dim=-1)
         read = text_features(model, tokenizer, list(worded))
         logits = model.logit_scale.exp() * picture @ read.T
         matching = contrastive_loss(logits, true.to(device), undecided.to(device)) + naming_loss(names, shown)
         return matching + teaching_loss(names, places, taught.float(), features.float())
 
-    def hold_scale() -> None:
+    def hold() -> None:
+        gathering.hold()
         model.logit_scale.data.clamp_(max=LARGEST_SCALE)
 
-    loop("scorer", steps, work, {"scorer": model, "heads": heads}, optimizer, 1e-3, generator, loss_of_step, hold_scale)
+    loop("scorer", steps, work, {"scorer": model, "heads": heads}, optimizer, 1e-3, generator, loss_of_step, hold)
     return model.eval().requires_grad_(False)
 
 
@@ -310,7 +314,8 @@ the embedded diffusion model: from another seed, and on all combinations, those 
 * **Training.** {arguments.steps:,} steps of {arguments.batch} pictures, AdamW at 1e-3 with warm-up, plateau and linear decay;
   CLIP's loss, in which a picture may have several true captions, against {NEAR_MISSES} captions per picture that are wrong in
   one attribute; the names of what a picture shows, by heads that are then dropped; and the feature map of a convolutional
-  teacher that learnt those names first, in {arguments.teacher_steps:,} steps. {parameters / 1e6:.2f} M parameters.
+  teacher that learnt those names first, in {arguments.teacher_steps:,} steps. The heads of the last vision layer read one place each
+  (`toybox.gathering`). {parameters / 1e6:.2f} M parameters.
   Loss curves: `teacher-loss.csv`, `scorer-loss.csv`. Seed {arguments.seed}.
 * **Made again by** `python -m dreamtime.toybox.scorer --work FOLDER --pictures {arguments.pictures}
   --teacher-steps {arguments.teacher_steps} --steps {arguments.steps} --batch {arguments.batch} --seed {arguments.seed}`;
