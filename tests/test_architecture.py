@@ -74,7 +74,15 @@ WRAPPED_BY: dict[str, set[str]] = {
     "spaces": {"ui", "app"},
     "tinycudann": {"representations.hash_grid"},
     "tqdm": {"cli", "evaluation.command", "toybox.training"},
-    "transformers": {"priors", "toybox.models", "toybox.scorer", "toybox.train", "toybox.train_zero123", "evaluation"},
+    "transformers": {
+        "priors",
+        "toybox.gathering",
+        "toybox.models",
+        "toybox.scorer",
+        "toybox.train",
+        "toybox.train_zero123",
+        "evaluation",
+    },
     "trimesh": {"exports", "meshes", "evaluation"},
     "xatlas": {"meshes"},
 }
