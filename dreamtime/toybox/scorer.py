@@ -314,8 +314,8 @@ the embedded diffusion model: from another seed, and on all combinations, those 
 * **Training.** {arguments.steps:,} steps of {arguments.batch} pictures, AdamW at 1e-3 with warm-up, plateau and linear decay;
   CLIP's loss, in which a picture may have several true captions, against {NEAR_MISSES} captions per picture that are wrong in
   one attribute; the names of what a picture shows, by heads that are then dropped; and the feature map of a convolutional
-  teacher that learnt those names first, in {arguments.teacher_steps:,} steps. The heads of the last vision layer read one place each
-  (`toybox.gathering`). {parameters / 1e6:.2f} M parameters.
+  teacher that learnt those names first, in {arguments.teacher_steps:,} steps. The heads of the last vision layer read one place
+  each (`toybox.gathering`). {parameters / 1e6:.2f} M parameters.
   Loss curves: `teacher-loss.csv`, `scorer-loss.csv`. Seed {arguments.seed}.
 * **Made again by** `python -m dreamtime.toybox.scorer --work FOLDER --pictures {arguments.pictures}
   --teacher-steps {arguments.teacher_steps} --steps {arguments.steps} --batch {arguments.batch} --seed {arguments.seed}`;
