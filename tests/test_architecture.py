@@ -74,15 +74,7 @@ WRAPPED_BY: dict[str, set[str]] = {
     "spaces": {"ui", "app"},
     "tinycudann": {"representations.hash_grid"},
     "tqdm": {"cli", "evaluation.command", "toybox.training"},
-    "transformers": {
-        "priors",
-        "toybox.gathering",
-        "toybox.models",
-        "toybox.scorer",
-        "toybox.train",
-        "toybox.train_zero123",
-        "evaluation",
-    },
+    "transformers": {"priors", "toybox.models", "toybox.scorer", "toybox.train", "toybox.train_zero123", "evaluation"},
     "trimesh": {"exports", "meshes", "evaluation"},
     "xatlas": {"meshes"},
 }

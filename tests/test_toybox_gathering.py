@@ -38,13 +38,13 @@ def test_each_head_reads_one_place_whatever_the_picture(model: CLIPModel, genera
     images[1, :, :32] = -1  # one half black
     evenly = gaze(model, images).diagonal(dim1=1, dim2=2)
     assert evenly.mean().item() == pytest.approx(1 / (PLACES + 1), abs=0.05), "without it every place counts alike"
-    Gathering(model)
+    Gathering(model.vision_model)
     assert gaze(model, images).diagonal(dim1=1, dim2=2).min() > 0.99
 
 
 def test_training_leaves_the_reading_as_it_is_and_changes_what_is_read(model: CLIPModel, generator: Callable[[int], Generator]):
     vision = model.vision_model
-    gathering = Gathering(model)
+    gathering = Gathering(model.vision_model)
     images = 2 * torch.rand(5, 3, 64, 64, generator=generator(1)) - 1
     value, query = (getattr(vision.encoder.layers[-1].self_attn, name).weight for name in ("v_proj", "q_proj"))
     read, asked = value.detach().clone(), query.detach().clone()
@@ -62,5 +62,5 @@ def test_training_leaves_the_reading_as_it_is_and_changes_what_is_read(model: CL
 
 def test_a_layout_of_transformers_with_nothing_added(model: CLIPModel):
     before = {name: part.shape for name, part in model.state_dict().items()}
-    Gathering(model)
+    Gathering(model.vision_model)
     assert {name: part.shape for name, part in model.state_dict().items()} == before

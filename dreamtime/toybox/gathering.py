@@ -6,10 +6,11 @@ layer begins, and stays, with one head for each place, so that the token receive
 hands to its classifier. What is read of a place is learnt. The layout is transformers' own: only the weights are special.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import CLIPModel
 
 SIDE = 4  # places along each side of the picture
 PLACES = SIDE**2  # patches of a picture, and heads of each layer
@@ -31,8 +32,8 @@ class Gathering:
     """
 
     @torch.no_grad()
-    def __init__(self, model: CLIPModel) -> None:
-        vision, codes = model.vision_model, place_codes()
+    def __init__(self, vision: Any) -> None:  # transformers' vision transformer, whose parts torch does not type
+        codes = place_codes()
         width = codes.shape[1]
         kept = slice(width + 1)
         embeddings, layers = vision.embeddings, vision.encoder.layers

@@ -235,7 +235,7 @@ def train(known: Pictures, teacher: Teacher, work: Path, steps: int, batch: int,
     with seeded_initialisation(seed):
         model = build_model(tokenizer).to(device)
         heads = Student(model.config.vision_config.hidden_size).to(device)
-        gathering = Gathering(model)
+        gathering = Gathering(model.vision_model)
     optimizer = torch.optim.AdamW([*model.parameters(), *heads.parameters()], lr=1e-3, weight_decay=0.02, betas=(0.9, 0.98))
     generator = Generator().manual_seed(seed)
 
