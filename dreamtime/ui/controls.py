@@ -104,24 +104,36 @@ def chart_of_run(stage: Stage, server: Server, run_id: str, choices: Mapping[str
         return ""
 
 
+def knobs_of_schedule(name: str) -> list[Component]:
+    """The two knobs that belong to one schedule each, shown with it alone."""
+    return [gr.Number(visible=name == "fixed"), gr.Textbox(visible=name == "custom")]
+
+
 def connect_schedule(stage: Stage, prior: gr.Dropdown, knobs: Mapping[str, Component], server: Server) -> None:
     """Let the schedule's chart follow knobs and prior before anything runs; a hint takes its place when they make no sense."""
     scheduling = [knobs[name] for name in SCHEDULING]
 
-    def schedule_changed(run_id: str, prior_name: str, *values: Any) -> list[Any]:
+    def schedule_changed(run_id: str, prior_name: str, *values: Any) -> str:
         chosen = dict(zip(SCHEDULING, values, strict=True))
-        own = [gr.Number(visible=chosen["schedule"] == "fixed"), gr.Textbox(visible=chosen["schedule"] == "custom")]
         try:
-            return [chart_of_run(stage, server, run_id, chosen) or schedule_preview(chosen, prior_name), *own]
+            return chart_of_run(stage, server, run_id, chosen) or schedule_preview(chosen, prior_name)
         except ValueError as error:
-            return [panels.hint(str(error)), *own]
+            return panels.hint(str(error))
 
     gr.on(
         [component.change for component in (prior, *scheduling)],
         schedule_changed,
         [stage.current, prior, *scheduling],
-        [stage.schedule, knobs["fixed_t"], knobs["table"]],
+        stage.schedule,
         trigger_mode="always_last",
+        queue=False,
+        **QUIET,
+    )
+    # Apart from the chart: an answer that touches one knob can undo what is being typed into the next.
+    knobs["schedule"].change(
+        knobs_of_schedule,
+        knobs["schedule"],
+        [knobs["fixed_t"], knobs["table"]],
         queue=False,
         **QUIET,
     )

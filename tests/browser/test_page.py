@@ -206,11 +206,11 @@ def test_a_wrong_prompt_is_told_as_text(open_page: Open) -> None:
 def test_the_schedule_follows_its_settings_before_anything_runs(open_page: Open) -> None:
     page = open_page()
     curve = page.locator(".dt-schedule path.dt-t").first
-    before = curve.get_attribute("d")
     page.get_by_role("button", name=re.compile("Advanced")).click()
-    page.get_by_label("m", exact=True).first.fill("300")
-    expect(curve).not_to_have_attribute("d", before or "")
-    page.get_by_label("t min").first.fill("900")
+    for knob, value in (("m", "300"), ("t min", "900")):
+        before = curve.get_attribute("d")
+        page.get_by_label(knob, exact=knob == "m").first.fill(value)
+        expect(curve).not_to_have_attribute("d", before or "")
     page.get_by_label("t max").first.fill("100")
     expect(page.get_by_text("The timestep range needs")).to_be_visible()
 

@@ -205,13 +205,23 @@ def test_the_chart_is_that_of_the_run_while_the_knobs_say_the_same(
     values = {name: values_of(run.settings, KNOBS)[name] for name in names}
 
     def chart(run_id: str, **others: Any) -> str:
-        return str(changed(run_id, "toybox", *{**values, **others}.values())[0])
+        return str(changed(run_id, "toybox", *{**values, **others}.values()))
 
     plain = chart("")
     assert chart(run.id) != plain, "it is marked at step 3"
     assert chart(run.id, m=300.0) == chart("", m=300.0)
     assert chart("0" * 32) == plain, "the run may be swept away"
     assert "needs a table" in chart(run.id, schedule="custom")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "shown"), [("uniform", (False, False)), ("fixed", (True, False)), ("custom", (False, True))]
+)
+def test_two_knobs_show_with_their_schedule_alone(
+    page: tuple[gr.Blocks, Server], schedule: str, shown: tuple[bool, bool]
+) -> None:
+    chosen = next(event for event in page[0].fns.values() if event.name == "knobs_of_schedule").fn
+    assert tuple(knob.visible for knob in chosen(schedule)) == shown
 
 
 def test_an_example_shows_what_was_made_of_it_unless_a_run_goes_on(
