@@ -2,6 +2,10 @@
 
 import sys
 
-from dreamtime.cli import main
+try:
+    from dreamtime.cli import main
+except KeyboardInterrupt:
+    sys.stderr.write("dreamtime: interrupted.\n")
+    sys.exit(130)
 
 sys.exit(main())

@@ -24,6 +24,8 @@ from dreamtime.toybox.known import nearest_known, read_known, spelled, unknown_w
 log = logging.getLogger(__name__)
 
 
+MADE_FOR_GPUS = ("hash-grid", "mlp")  # the representations that are
+
 TAKEN_FOR_NOISE = (
     "Nothing beside {!r}, a single file of version 2, says what it predicts: it is taken for the noise, as by 2.1-base. If it"
     " is of 2.1, which predicts v, put its .yaml beside it."
@@ -40,7 +42,9 @@ def describe(settings: Settings) -> str:
 
 def advice(settings: Settings) -> tuple[str, ...]:
     """What to know before such a run: what its prior is taken for, and whether its prompt can be read and understood."""
-    taken = (TAKEN_FOR_NOISE.format(settings.prior),) if is_taken_for_granted(settings.prior) else ()
+    taken: tuple[str, ...] = (TAKEN_FOR_NOISE.format(settings.prior),) if is_taken_for_granted(settings.prior) else ()
+    if settings.device == "cpu" and settings.representation in MADE_FOR_GPUS:
+        taken += (f"The representation {settings.representation!r} is made for GPUs: here a step takes many seconds.",)
     if settings.task == "image" and settings.prompt and not settings.text_prior:
         return (*taken, "Nobody reads the prompt: beside a picture it needs a text prior, and none is chosen.")
     unknown = unknown_words(settings.prompt) if "toybox" in (settings.prior, settings.text_prior) else []

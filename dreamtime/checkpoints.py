@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Generator, Tensor, nn
 
 DIGEST = "digest"  # the word that holds it
@@ -79,7 +79,8 @@ def save_checkpoint(
         tensors |= {f"{name}/{key}": value for key, value in optimizer_tensors(optimizer).items()}
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     words = {**text, DIGEST: digest(text, tensors)}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=words))
+    # Written by Python, whose errors say what the file system refused.
+    write_atomically(path, lambda temporary: temporary.write_bytes(save(tensors, metadata=words)))
 
 
 def checkpoint_text(path: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -22,7 +23,7 @@ from typing import Any, NoReturn, get_args
 import torch
 from tqdm import tqdm
 
-from dreamtime import beforehand, diffusion, image_to_3d, methods, objectives, preprocess, presets, runs
+from dreamtime import __version__, beforehand, diffusion, image_to_3d, methods, objectives, preprocess, presets, runs
 from dreamtime.evaluation import command
 from dreamtime.priors import options
 
@@ -54,12 +55,16 @@ def add_schedule_options(parser: argparse.ArgumentParser, name: str) -> None:
 
 def timestep_list(text: str) -> tuple[int, ...]:
     """Comma-separated integers."""
-    return tuple(int(part) for part in text.split(","))
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected whole numbers with commas between, got {text!r}") from None
 
 
 def build_parser() -> argparse.ArgumentParser:
     told = "Text and pictures to textured 3D models by time-prioritized score distillation."
     parser = OneLineParser(prog="dreamtime", description=told)
+    parser.add_argument("--version", action="version", version=f"dreamtime {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=OneLineParser)
 
     text = commands.add_parser("text", help="turn a prompt into a 3D model")
@@ -137,7 +142,10 @@ def add_image_command(image: argparse.ArgumentParser) -> None:
 
 def elevation_or_none(text: str) -> float | None:
     """Degrees, or None for `auto`."""
-    return None if text == "auto" else float(text)
+    try:
+        return None if text == "auto" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected auto or degrees, got {text!r}") from None
 
 
 def add_run_options(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
@@ -221,22 +229,26 @@ def check_output(path: Path | None, formats: tuple[str, ...] = FORMATS) -> None:
 
 
 def watched(frames: Generator[runs.Frame, None, None], run: runs.Run, quiet: bool) -> None:
-    """Iterate with a progress bar; the first interrupt asks the run to stop and lets it deliver, a second one ends it all."""
+    """Iterate with a progress bar; the first signal asks the run to stop and lets it deliver, a second one ends it all."""
 
     def asked_to_stop(number: int, frame: object) -> None:
-        signal.signal(signal.SIGINT, before)
+        as_before()
         bar.write("Stopping: the mesh of what is there follows.", file=sys.stderr)
         runs.request_stop(run)
 
+    def as_before() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
     with tqdm(total=run.settings.steps, initial=runs.steps_done(run), unit="step", disable=quiet, file=sys.stderr) as bar:
         # An interrupt in the middle of a step would leave it half done: the run ends itself after the step.
-        before = signal.signal(signal.SIGINT, asked_to_stop)
+        before = {number: signal.signal(number, asked_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             for frame in frames:
                 bar.update(frame.step - bar.n)
                 bar.set_postfix(t=frame.t, loss=f"{frame.loss:.3g}", refresh=False)
         finally:
-            signal.signal(signal.SIGINT, before)
+            as_before()
 
 
 def copy_obj(source: Path, output: Path) -> None:
@@ -269,8 +281,13 @@ def copy_result(result: runs.Result, output: Path) -> None:
 
 def work_and_deliver(run: runs.Run, arguments: argparse.Namespace) -> None:
     """Optimise, extract, and print where the results lie."""
-    watched(runs.work(run), run, arguments.quiet)
-    result = runs.deliver(run)
+    again = shlex.join(["python", "-m", "dreamtime", "resume", run.id, "--runs", str(arguments.runs)])
+    try:
+        watched(runs.work(run), run, arguments.quiet)
+        result = runs.deliver(run)
+    except KeyboardInterrupt:
+        print(f"What was saved is kept; go on with: {again}", file=sys.stderr)
+        raise
     for note in result.notes:
         print(note, file=sys.stderr)
     files = {name: str(path) for name, path in result.files.items()}
@@ -292,7 +309,6 @@ def work_and_deliver(run: runs.Run, arguments: argparse.Namespace) -> None:
     else:
         print(files.get("output") or files["glb"])
     if result.steps < run.settings.steps:
-        again = f"python -m dreamtime resume {run.id} --runs {arguments.runs}"
         print(f"Stopped at step {result.steps} of {run.settings.steps}; go on with: {again}", file=sys.stderr)
 
 
@@ -329,11 +345,14 @@ def text_prior_of(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
 def image(arguments: argparse.Namespace) -> None:
     check_output(arguments.output)
     check_output(arguments.show_input, (".png",))
+    if arguments.show_input and arguments.show_input.exists() and arguments.show_input.samefile(arguments.picture):
+        raise ValueError(f"The option --show-input would overwrite the picture itself, {str(arguments.picture)!r}.")
     device = presets.resolve_device(arguments.device)
     names = {field.name for field in fields(presets.Settings)} - {"prior", "device", "text_prior"}
     chosen = given(arguments, names) | text_prior_of(arguments, device)
     settings = image_to_3d.image_preset(arguments.preset, device, arguments.prior, **chosen)
     check_effect(arguments, settings.schedule)
+    beforehand.check_ingredients(settings)
     ratio = arguments.foreground_ratio
     reference = preprocess.process(
         arguments.picture,
@@ -412,6 +431,8 @@ def resume(arguments: argparse.Namespace) -> None:
     check_output(arguments.output)
     run = runs.open_run(arguments.runs, arguments.run_id)
     runs.clear_stop(run)
+    if not run.checkpoint.exists():
+        print("There is no checkpoint of this run: it begins anew, as it began before.", file=sys.stderr)
     work_and_deliver(run, arguments)
 
 
@@ -471,13 +492,23 @@ COMMANDS = {
 }
 
 
+def in_words(error: ValueError | OSError) -> str:
+    """An error as a sentence; what the system says without its number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {str(error.filename)!r}." if error.filename else f"{error.strerror}."
+    return str(error)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = build_parser().parse_args(argv)
     try:
         COMMANDS[arguments.command](arguments)
+    except BrokenPipeError:  # whoever reads our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
-        print(f"dreamtime: {error}", file=sys.stderr)
+        print(f"dreamtime: {in_words(error)}", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
         print("dreamtime: interrupted.", file=sys.stderr)

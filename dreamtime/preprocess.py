@@ -84,7 +84,7 @@ def read_picture(source: Source) -> Picture:
         check_size(source, name)
         return decoded(source, name)
     if isinstance(source, str | Path) and not Path(source).is_file():
-        raise BadPicture(f"A picture file is needed, but there is no file {name}.")
+        raise BadPicture(f"A picture file is needed, but there is no file {name!r}.")
     with io.BytesIO(source) if isinstance(source, bytes) else opened_file(Path(source)) as file:
         try:
             image = Image.open(file, formats=FORMATS)
@@ -183,7 +183,9 @@ def cut_out(picture: Picture, remove_background: RemoveBackground = "auto") -> P
     says_something = (alpha < SEE_THROUGH).mean() > LEAST_OBJECT and np.ptp(alpha) >= 256 - SEE_THROUGH
     if remove_background == "never" or (remove_background == "auto" and says_something):
         if (seen := int((alpha >= alpha.max() / 2).sum())) < LEAST_PIXELS:
-            raise BadPicture(f"Only {seen} pixels of the picture are visible: an object of at least {LEAST_PIXELS} is needed.")
+            raise BadPicture(
+                f"Only {seen} of the picture's pixels are visible: an object of at least {LEAST_PIXELS} is needed."
+            )
         note = "object taken from the picture's alpha" if says_something else "background kept"
         return Picture(picture.image, (*picture.notes, note))
     white = Image.new("RGBA", picture.image.size, "white")

@@ -100,7 +100,9 @@ def timesteps_from_weight(weight: Float[Tensor, " T"], steps: int, t_min: int, t
     """
     restricted = weight[t_min : t_max + 1].double()
     if not bool(torch.isfinite(restricted).all() and restricted.sum() > 0):
-        raise ValueError(f"The weight has no finite, positive sum over t = {t_min}..{t_max}; choose a narrower range.")
+        raise ValueError(
+            f"The weight has no finite, positive sum over t = {t_min}..{t_max}; choose another m or s, or a narrower range."
+        )
     tail = (restricted / restricted.sum()).flip(0).cumsum(0)  # tail[k]: weight of the k + 1 largest t
     target = torch.arange(1, checked_steps(steps) + 1, dtype=torch.float64) / steps
     above = torch.searchsorted(tail, target).clamp(max=len(tail) - 1)

@@ -102,6 +102,12 @@ def test_an_optimiser_that_never_stepped_has_no_state(tmp_path: Path):
     assert_same_state(resumed, trained(1)[0])
 
 
+def test_what_the_file_system_refuses_is_an_os_error(tmp_path: Path):
+    """Its number tells a full disk from a missing folder."""
+    with pytest.raises(FileNotFoundError):
+        save_checkpoint(tmp_path / "gone" / "checkpoint.safetensors", {"line": Line()}, {}, Generator(), {"step": "1"})
+
+
 def test_step_counts_stored_as_vectors_of_one_are_read_too():
     """Files of the embedded model's training hold them so."""
     _, optimizer, _ = trained(3)

@@ -4,15 +4,18 @@ import csv
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny_models import tiny_pipeline
 
+import dreamtime
 from dreamtime import beforehand, cli, presets, runs
 from dreamtime.cli import main
 
@@ -73,25 +76,77 @@ def test_waiting_threads_soon_sleep_unless_somebody_wants_otherwise() -> None:
         assert done.stdout.split() == [*policy.split(), "False"]
 
 
-def test_an_interrupt_in_the_middle_of_a_step_still_delivers(model, tmp_path, monkeypatch, capsys) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_middle_of_a_step_still_delivers(number, model, tmp_path, monkeypatch, capsys) -> None:
     """Long before the first checkpoint: the step is finished, saved and made a mesh of, and the run can go on."""
     t_of, steps = presets.Timetable.__call__, [*SMALL]
     steps[1] = "6"
 
     def interrupted(self, i, generator):
         if i == 2:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         return t_of(self, i, generator)
 
     monkeypatch.setattr(presets.Timetable, "__call__", interrupted)
-    before = signal.getsignal(signal.SIGINT)
-    assert main(["text", "a red cube", "--runs", str(tmp_path), "--prior", model, *steps]) == 0
-    assert signal.getsignal(signal.SIGINT) is before
+    root = tmp_path / "my runs"
+    before = signal.getsignal(number)
+    assert main(["text", "a red cube", "--runs", str(root), "--prior", model, *steps]) == 0
+    assert signal.getsignal(number) is before
     out, err = capsys.readouterr()
     assert Path(out.strip()).is_file()
     assert "Stopping" in err
+    (run,) = root.iterdir()
+    assert runs.steps_done(runs.open_run(root, run.name)) == 2
+    assert shlex.split(err.partition("go on with: ")[2])[-3:] == [run.name, "--runs", str(root)]
+
+
+def test_an_interrupt_while_the_mesh_is_made_says_how_to_go_on(model, tmp_path, monkeypatch, capsys) -> None:
+    def interrupted(run: runs.Run) -> runs.Result:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "deliver", interrupted)
+    assert main(["text", "a red cube", "--runs", str(tmp_path), "--prior", model, *SMALL]) == 130
     (run,) = tmp_path.iterdir()
-    assert runs.steps_done(runs.open_run(tmp_path, run.name)) == 2
+    said = capsys.readouterr().err
+    assert f"resume {run.name}" in said
+    assert said.endswith("interrupted.\n")
+
+
+def test_a_run_whose_checkpoint_is_gone_begins_anew_and_says_so(model, tmp_path, capsys) -> None:
+    assert main(["text", "a red cube", "--runs", str(tmp_path), "--prior", model, *SMALL]) == 0
+    (run,) = tmp_path.iterdir()
+    (run / "checkpoint.safetensors").unlink()
+    assert main(["resume", run.name, "--runs", str(tmp_path)]) == 0
+    assert "begins anew" in capsys.readouterr().err
+
+
+def test_a_representation_for_gpus_is_named_as_such_on_a_cpu() -> None:
+    plain = presets.preset("draft", "cpu", prompt="a red cube")
+    assert beforehand.advice(plain) == ()
+    assert "made for GPUs" in beforehand.advice(replace(plain, representation="hash-grid"))[0]
+
+
+def test_the_version_is_told(capsys) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"dreamtime {dreamtime.__version__}\n"
+
+
+def test_a_reader_that_has_had_enough_is_no_mistake() -> None:
+    words = "python -m dreamtime schedule --name uniform --steps 50000".split()
+    with subprocess.Popen([sys.executable, *words[1:]], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
+
+
+def test_what_the_system_says_comes_without_its_number() -> None:
+    assert cli.in_words(OSError(28, "No space left on device")) == "No space left on device."
+    assert cli.in_words(FileNotFoundError(2, "No such file", "x")) == "No such file: 'x'."
+    assert cli.in_words(ValueError("Mine.")) == "Mine."
 
 
 @pytest.mark.no_cuda
@@ -245,7 +300,7 @@ def test_a_random_schedule_repeats_with_its_seed(capsys) -> None:
         (["schedule", "--name", "custom"], "A custom schedule needs a table"),
         (["schedule", "--name", "custom", "--format", "png"], "A custom schedule needs a table"),
         (["schedule", "--name", "custom", "--table", "20,900"], "never rise"),
-        (["schedule", "--name", "custom", "--table", "a,b"], "invalid timestep_list value"),
+        (["schedule", "--name", "custom", "--table", "a,b"], "expected whole numbers with commas between, got 'a,b'"),
         (["schedule", "--name", "uniform", "--m", "300"], "The schedule 'uniform' has no --m: it takes --t-min, --t-max."),
         (["schedule", "--name", "uniform", "--seed", "-1"], "seed must lie between 0 and"),
         (["text", "a cat", "--schedule", "linear", "--table", "900,20"], "The schedule 'linear' has no --table: it takes"),

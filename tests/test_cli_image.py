@@ -32,6 +32,18 @@ def settings_in(root: Path) -> dict:
     return json.loads((folder / "settings.json").read_text())
 
 
+def test_the_picture_itself_is_never_overwritten(picture: Path, capsys: pytest.CaptureFixture) -> None:
+    before = picture.read_bytes()
+    assert main(["image", str(picture), "--show-input", str(picture), *SMALL]) == 2
+    assert "would overwrite the picture itself" in capsys.readouterr().err
+    assert picture.read_bytes() == before
+
+
+def test_what_no_run_could_have_is_said_before_the_picture_is_looked_at(picture: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["image", str(picture), "--prompt", "a cat", "--text-prior", "toybox-zero123", *SMALL]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_a_picture_becomes_a_model(picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     output, shown = tmp_path / "ball.glb", tmp_path / "shown.png"
     options = ["-o", str(output), "--runs", str(tmp_path / "runs"), "--show-input", str(shown), "--foreground-ratio", "0.5"]
@@ -95,12 +107,12 @@ def test_a_run_from_a_picture_goes_on_without_it(picture: Path, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["{missing}"], "no file missing.png"),
+        (["{missing}"], "no file 'missing.png'"),
         (["{text}"], "holds text, whatever its name says"),
         (["{empty}"], "is empty"),
         (["{tiny}"], "at least 16 pixels per side"),
         (["{flat}"], "Nothing in the picture stands out"),
-        (["{good}", "--elevation", "high"], "invalid elevation_or_none value"),
+        (["{good}", "--elevation", "high"], "expected auto or degrees, got 'high'"),
         (["{good}", "--elevation", "95"], "elevation must lie between -89 and 89"),
         (["{good}", "--foreground-ratio", "0"], "foreground ratio must be from 0.3 to 1"),
         (["{good}", "--remove-background", "maybe"], "invalid choice: 'maybe'"),

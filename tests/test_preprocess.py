@@ -414,5 +414,5 @@ def test_what_lies_outside_of_the_square_does_not_matter(ratio: float) -> None:
 def test_a_speck_is_no_object() -> None:
     speck = Image.new("RGBA", (96, 96))
     speck.paste((255, 0, 0, 255), (40, 40, 47, 48))
-    with pytest.raises(BadPicture, match="Only 56 pixels of the picture are visible: an object of at least 64 is needed"):
+    with pytest.raises(BadPicture, match="Only 56 of the picture's pixels are visible: an object of at least 64 is needed"):
         process(speck, 32)

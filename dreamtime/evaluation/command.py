@@ -19,12 +19,17 @@ VARIED = {"prompt", "schedule", "steps", "seed", "prior", "device"}  # have opti
 
 
 def comma_separated(text: str) -> list[str]:
-    return [part for part in text.split(",") if part]
+    if not (parts := [part for part in text.split(",") if part]):
+        raise argparse.ArgumentTypeError("expected names with commas between, got nothing")
+    return parts
 
 
 def step_counts(text: str) -> list[int]:
     """Comma-separated integers."""
-    return [int(part) for part in comma_separated(text)]
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected whole numbers with commas between, got {text!r}") from None
 
 
 def changed_setting(text: str) -> tuple[str, Any]:
@@ -38,7 +43,7 @@ def changed_setting(text: str) -> tuple[str, Any]:
         if kind is str or get_origin(kind) is Literal:
             return name, value
         if get_origin(kind) is tuple:
-            return name, tuple(step_counts(value))
+            return name, tuple(int(part) for part in value.split(",") if part)
         return name, float(value) if kind is float else int(value)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected a number for {name}, got {value!r}") from None

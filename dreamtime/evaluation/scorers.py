@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from dreamtime.evaluation import SCORERS
 from dreamtime.priors.folders import ModelUnavailable
+from dreamtime.priors.hub import check_within_reach
 from dreamtime.toybox import SCORER
 
 log = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ def load_scorer(name: str = "toybox", device: str = "cpu") -> Scorer:
     source = SCORERS.get(name, name)
     if source == str(SCORER) and not (SCORER / "config.json").is_file():
         raise ModelUnavailable(source, "is empty: train the scorer with `python -m dreamtime.toybox.scorer --work FOLDER`")
+    check_within_reach(source)
     with one_sentence(source):
         model, lacking = CLIPModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32, output_loading_info=True)
         if lacking["missing_keys"]:

@@ -376,6 +376,20 @@ def complete_here(place: str) -> bool:
     return True
 
 
+def check_within_reach(place: str) -> None:
+    """Raise `ModelUnavailable` at once on a folder or Hub id that a library would look for in vain, and with patience."""
+    if on_this_disk(place):
+        return
+    if not HUB_ID.fullmatch(place):
+        raise ModelUnavailable(place, "is no folder here and no Hub id, OWNER/NAME")
+    if isinstance(try_to_load_from_cache(place, "config.json"), str):
+        return
+    try:
+        HfApi().model_info(place, timeout=TIMEOUT)
+    except UNREACHABLE as error:
+        raise ModelUnavailable(place, "is not on this disk, and the Hub does not hand it over") from error
+
+
 def reachable(source: str) -> bool:
     """Whether a model is on this disk, or one of its mirrors would hand it over; nothing is fetched."""
     for place in places_of(source):

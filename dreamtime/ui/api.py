@@ -110,7 +110,7 @@ class Endpoints:
         """
         with one_sentence():
             chosen = checked_choices({"schedule": name, **dict(zip(SCHEDULE_OPTIONS, choices, strict=True))})
-            name, steps = chosen.pop("schedule"), chosen.pop("steps")
+            name, steps = chosen.pop("schedule", "time-prioritized"), chosen.pop("steps", SCHEDULE_OPTIONS["steps"])
             timetable = presets.timetable(name, alphas_cumprod_from_betas("scaled_linear"), steps, **chosen)
         low, high = timetable.low.tolist(), timetable.high.tolist()
         return {"name": name, "steps": steps, **({"low": low, "high": high} if timetable.random else {"t": low})}

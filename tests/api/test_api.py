@@ -135,6 +135,7 @@ def test_schedule_gives_the_numbers_of_the_paper(client: Client) -> None:
         "low": [20, 20, 20],
         "high": [980, 980, 980],
     }
+    assert client.predict(None, None, api_name="/schedule") == client.predict(api_name="/schedule")
     assert client.predict("custom", 3, table="900, 500, 100", api_name="/schedule")["t"] == [900, 500, 100]
     with pytest.raises(AppError, match="A custom schedule needs a table"):
         client.predict("custom", 3, api_name="/schedule")
