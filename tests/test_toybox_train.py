@@ -129,12 +129,21 @@ def test_a_training_can_begin_from_an_earlier_one_of_the_same_words(trained: Pat
     assert same == names
 
 
-def test_from_one_of_other_words_it_begins_without_the_text_side(trained: Path, monkeypatch: pytest.MonkeyPatch):
+def test_from_one_of_fewer_words_only_the_new_ones_begin_anew(trained: Path, monkeypatch: pytest.MonkeyPatch):
     words = models.vocabulary()
     monkeypatch.setattr(models, "vocabulary", lambda: [*words, "dragon"])
     same, names = begun_from(trained)
-    assert same >= {name for name in names if name.startswith("unet.") and ".attn2." not in name}
-    assert not any(".attn2.to_k." in name or "token_embedding" in name for name in same)
+    assert names - same == {name for name in names if "token_embedding" in name}
+    old = StableDiffusionPipeline.from_pretrained(trained, local_files_only=True)
+    text, tokenizer = "a red cube next to a blue cone, side view", models.build_tokenizer()
+    begun = train.initial_denoiser(trained)["text_encoder"]
+    with torch.no_grad():
+        embedded, as_before = (
+            encoder(reader(text, padding="max_length", return_tensors="pt").input_ids)[0]
+            for encoder, reader in ((begun, tokenizer), (old.text_encoder, old.tokenizer))
+        )
+    assert len(tokenizer.tokenize("dragon")) == 1
+    assert torch.equal(embedded, as_before)
 
 
 def test_a_training_on_solids_sees_them_alone_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

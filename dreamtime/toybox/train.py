@@ -30,6 +30,7 @@ from dreamtime.toybox.training import (
     kept,
     kept_latents,
     loop,
+    plain_attention,
     seeded_initialisation,
     stratified_timesteps,
     to_input,
@@ -71,23 +72,20 @@ def pictures(work: Path, count: int, seed: int) -> tuple[UInt8[Tensor, "B H W 3"
 
 
 def initial_denoiser(start: Path | None) -> nn.ModuleDict:
-    """An untrained UNet and text encoder, or those of the pipeline in `start`.
-
-    If that pipeline has another vocabulary, its tokens mean other words: the text encoder and the UNet's attention to it begin
-    anew.
-    """
+    """An untrained UNet and text encoder, or those of the pipeline in `start`; words that it did not know begin anew."""
     tokenizer = models.build_tokenizer()
     unet, text_encoder = models.build_unet(), models.build_text_encoder(tokenizer)
     if start:
-        known = CLIPTokenizer.from_pretrained(start, subfolder="tokenizer", local_files_only=True).get_vocab()
-        same = known == tokenizer.get_vocab()
         old = UNet2DConditionModel.from_pretrained(start, subfolder="unet", torch_dtype=torch.float32, local_files_only=True)
-        kept = {name: x for name, x in old.state_dict().items() if same or ".attn2." not in name}
-        unet.load_state_dict(kept, strict=same)
-        if same:
-            text_encoder = CLIPTextModel.from_pretrained(
-                start, subfolder="text_encoder", dtype=torch.float32, local_files_only=True
-            )
+        unet.load_state_dict(old.state_dict())
+        reader = CLIPTextModel.from_pretrained(start, subfolder="text_encoder", dtype=torch.float32, local_files_only=True)
+        known = CLIPTokenizer.from_pretrained(start, subfolder="tokenizer", local_files_only=True).get_vocab()
+        words = {token: row for token, row in tokenizer.get_vocab().items() if token in known}
+        embedding = text_encoder.get_input_embeddings()
+        with torch.no_grad():
+            embedding.weight[list(words.values())] = reader.get_input_embeddings().weight[[known[token] for token in words]]
+        reader.set_input_embeddings(embedding)
+        text_encoder.load_state_dict(reader.state_dict())
     return nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
 
 
@@ -121,6 +119,7 @@ def train_denoiser(
     training: Training,
     start: Path | None,
     device: torch.device,
+    compiled: bool = False,
 ) -> tuple[nn.Module, nn.Module]:
     """EMA weights of the UNet and the text encoder after their steps of v-prediction."""
     steps, batch, seed = training.steps, training.batch, training.seed
@@ -128,6 +127,9 @@ def train_denoiser(
     with seeded_initialisation(seed + 1):
         live = initial_denoiser(start)
     average = copy.deepcopy(live)
+    plain_attention(live, device)
+    if compiled:
+        live["unet"].compile()
     live.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in the stub
     average.to(device).requires_grad_(False)
     optimizer = torch.optim.AdamW(live.parameters(), lr=1e-3, weight_decay=1e-3, betas=(0.9, 0.99))
@@ -219,6 +221,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--vae-steps", type=int, default=4000, help="batches of 16 (default %(default)s)")
     parser.add_argument("--steps", type=int, default=20_000, help="UNet steps, batches of 32 (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compile", action="store_true", help="compile the UNet first, which needs a C++ compiler")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO)
@@ -237,7 +240,7 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.objects == "solids":
         rows = [row for row, caption in enumerate(captions) if len(named := kinds_named(caption)) == 1 and named[0] in SOLIDS]
         scaled, captions = scaled[rows], [captions[row] for row in rows]
-    unet, text_encoder = train_denoiser(scaled, captions, work, training, start, device)
+    unet, text_encoder = train_denoiser(scaled, captions, work, training, start, device, arguments.compile)
     parameters = {
         name: sum(p.numel() for p in part.parameters())
         for name, part in (("VAE", vae), ("UNet", unet), ("text encoder", text_encoder))
