@@ -313,6 +313,14 @@ OBJECTIVE_CHANGES: dict[str, dict[str, dict[str, Any]]] = {
 """What an objective changes in every preset: with the embedded prior as measured, with a large one as its paper has it."""
 
 
+GENTLE = ("vsd", "csd", "nfsd", "asd", "sdi", "ism")
+GENTLE_PATH = 1.2
+"""Objectives without the noise that SDS leaves in its gradient pull on without end: a cube grows a crown.
+
+In the embedded prior's presets their learning rate times the steps comes to this, where SDS has 3 to 12.
+"""
+
+
 def resolve_device(name: str) -> str:
     """`auto` as CUDA or else the CPU; any other name if torch has it."""
     if name == "auto":
@@ -345,7 +353,8 @@ def preset(name: str, device: str = "auto", prior: str = "toybox", method: str =
     """The preset of that name for a device, a prior and a method, with some settings changed; `prompt` is always among them.
 
     The presets for GPUs are made for large priors, so they apply to any prior but the embedded one. An objective, whether the
-    method's or among the changes, brings its own guidance scale. Whatever is among the changes wins. Raises ValueError.
+    method's or among the changes, brings its own guidance scale or learning rate. Whatever is among the changes wins. Raises
+    ValueError.
     """
     device = resolve_device(device)
     prior, _ = resolve_prior(prior, device)
@@ -355,7 +364,10 @@ def preset(name: str, device: str = "auto", prior: str = "toybox", method: str =
     numbers = numbers_of(method, size, name)
     model = known(prior)
     guided = {"guidance_scale": model.guidance_scale} if model and model.guidance_scale is not None else {}
-    guided |= OBJECTIVE_CHANGES[size].get(changes.get("objective", numbers["objective"]), {})
+    objective = changes.get("objective", numbers["objective"])
+    guided |= OBJECTIVE_CHANGES[size].get(objective, {})
+    if size == "cpu" and objective in GENTLE:
+        guided["learning_rate"] = GENTLE_PATH / start.steps
     return replace(start, **{"prior": prior, "device": device, **numbers, **guided, **changes})
 
 

@@ -46,6 +46,20 @@ def test_an_objective_brings_its_own_guidance_unless_another_is_asked_for() -> N
     assert scale("toybox", objective="vsd") == presets.EMBEDDED_GUIDANCE_SCALE
 
 
+@pytest.mark.parametrize("objective", presets.OBJECTIVES)
+@pytest.mark.parametrize("name", ["draft", "standard", "high"])
+def test_with_the_embedded_prior_objectives_without_a_brake_go_gently(name: str, objective: str):
+    plain, made = (preset(name, "cpu", prompt="a cat", objective=each) for each in ("sds", objective))
+    if objective in presets.GENTLE:
+        assert made.learning_rate * made.steps == pytest.approx(presets.GENTLE_PATH)
+        assert made.learning_rate < plain.learning_rate
+    else:
+        assert made.learning_rate == plain.learning_rate
+    large = [preset(name, "cpu", "stable-diffusion-1.5", prompt="a cat", objective=each) for each in ("sds", objective)]
+    assert large[0].learning_rate == large[1].learning_rate
+    assert preset(name, "cpu", prompt="a cat", objective=objective, learning_rate=0.5).learning_rate == 0.5
+
+
 @pytest.mark.parametrize("prior", ["toybox", "stable-diffusion-1.5"])
 @pytest.mark.parametrize("objective", presets.OBJECTIVES)
 def test_every_objective_has_every_preset(objective: str, prior: str) -> None:
