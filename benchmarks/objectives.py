@@ -12,7 +12,8 @@ then writes the summary `.md` and the picture sheet `.png`, whose rows are those
 import argparse
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -71,9 +72,14 @@ def optimised(settings: presets.Settings) -> tuple[assembly.Scene, float]:
     return dream.scene, seen() / settings.views
 
 
-def steps_within(settings: presets.Settings, passes: int) -> int:
+def recipe(thing: Thing, variant: str, seed: int, steps: int) -> presets.Settings:
+    """The draft preset for so many steps of a variant."""
+    return presets.preset("draft", "cpu", prompt=thing.caption, seed=seed, steps=steps, **VARIANTS[variant])
+
+
+def steps_within(passes: int, thing: Thing, variant: str, seed: int) -> int:
     """As many steps as the passes allow, found by a short trial."""
-    _, trial = optimised(presets.replace(settings, steps=TRIAL_STEPS))
+    _, trial = optimised(recipe(thing, variant, seed, TRIAL_STEPS))
     return max(round(passes * TRIAL_STEPS / trial), 1)
 
 
@@ -82,9 +88,9 @@ def likest_solid(mesh: Mesh, color: str) -> str:
     return max(SOLIDS, key=lambda kind: score(mesh, Thing(kind, color)).iou_scaled)
 
 
-def one_run(settings: presets.Settings, thing: Thing, passes: int | None, steps: int, picture: Path) -> dict[str, str]:
+def one_run(thing: Thing, variant: str, seed: int, passes: int | None, steps: int, picture: Path) -> dict[str, str]:
     """Optimise for the steps, or for those within the passes, extract, score, and keep a strip of four views."""
-    settings = presets.replace(settings, steps=steps if passes is None else steps_within(settings, passes))
+    settings = recipe(thing, variant, seed, steps if passes is None else steps_within(passes, thing, variant, seed))
     started = time.process_time()
     scene, taken = optimised(settings)
     seconds = time.process_time() - started
@@ -96,13 +102,6 @@ def one_run(settings: presets.Settings, thing: Thing, passes: int | None, steps:
     row |= {"passes_taken": f"{taken:.0f}", "seconds": f"{seconds:.1f}"}
     row |= {"iou": f"{result.iou:.4f}", "color": f"{result.color:.2f}"}
     return row | {"likest": likest_solid(mesh, thing.color)}
-
-
-def jobs(things: list[Thing], seeds: int) -> Iterator[tuple[Thing, str, presets.Settings]]:
-    for seed in range(seeds):
-        for thing in things:
-            for name, changes in VARIANTS.items():
-                yield thing, name, presets.preset("draft", "cpu", prompt=thing.caption, seed=seed, **changes)
 
 
 def summary(rows: list[dict[str, str]], things: list[Thing], budget: str) -> str:
@@ -142,10 +141,10 @@ def main() -> None:
     passes, steps = (None, arguments.steps) if arguments.steps else (arguments.passes, 0)
     budget = f"{passes} UNet passes per view" if passes else f"{steps} steps"
     todo = []
-    for thing, name, settings in jobs(things, arguments.seeds):
-        key = {"prompt": thing.caption, "variant": name, "budget": budget, "seed": str(settings.seed)}
-        picture = pictures / f"{picture_name(thing, name, settings.seed)}.png"
-        todo.append((key, one_run, (settings, thing, passes, steps, picture)))
+    for seed, thing, name in product(range(arguments.seeds), things, VARIANTS):
+        key = {"prompt": thing.caption, "variant": name, "budget": budget, "seed": str(seed)}
+        picture = pictures / f"{picture_name(thing, name, seed)}.png"
+        todo.append((key, one_run, (thing, name, seed, passes, steps, picture)))
     rows = completed(table, FIELDS, todo, arguments.workers)
     arguments.output.with_suffix(".md").write_text(summary(rows, things, budget))
     strips = [

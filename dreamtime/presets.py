@@ -317,7 +317,7 @@ GENTLE = ("vsd", "csd", "nfsd", "asd", "sdi", "ism")
 GENTLE_PATH = 1.2
 """Objectives without the noise that SDS leaves in its gradient pull on without end: a cube grows a crown.
 
-In the embedded prior's presets their learning rate times the steps comes to this, where SDS has 3 to 12.
+With the embedded prior their learning rate times the steps comes to this at most, where SDS has 3 to 12.
 """
 
 
@@ -367,7 +367,7 @@ def preset(name: str, device: str = "auto", prior: str = "toybox", method: str =
     objective = changes.get("objective", numbers["objective"])
     guided |= OBJECTIVE_CHANGES[size].get(objective, {})
     if size == "cpu" and objective in GENTLE:
-        guided["learning_rate"] = GENTLE_PATH / start.steps
+        guided["learning_rate"] = min(start.learning_rate, GENTLE_PATH / max(changes.get("steps", start.steps), 1))
     return replace(start, **{"prior": prior, "device": device, **numbers, **guided, **changes})
 
 
