@@ -80,9 +80,23 @@ def test_a_missing_embedded_scorer_says_how_to_train_it(tmp_path: Path, monkeypa
         load_scorer()
 
 
-@pytest.mark.parametrize("name", ["clip-b32", "owner/model", "no such folder", "../../etc"])
-def test_what_is_out_of_reach_is_one_sentence(name: str):
-    with pytest.raises(ModelUnavailable, match=r"expected a CLIP model in safetensors, here or within reach\.$") as caught:
+NOT_HANDED_OVER = r"is not on this disk, and the Hub does not hand it over\.$"
+NO_NAME = r"is no folder here and no Hub id, OWNER/NAME\.$"
+NO_CLIP = r"expected a CLIP model in safetensors, here or within reach\.$"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("clip-b32", NOT_HANDED_OVER),
+        ("owner/model", NOT_HANDED_OVER),
+        ("no such folder", NO_NAME),
+        ("../../no such folder", NO_NAME),
+        ("..", NO_CLIP),
+    ],
+)
+def test_what_is_out_of_reach_is_one_sentence(name: str, words: str):
+    with pytest.raises(ModelUnavailable, match=words) as caught:
         load_scorer(name)
     assert "\n" not in str(caught.value)
 

@@ -177,7 +177,7 @@ def test_noise_of_another_kind_is_refused(tmp_path: Path, told: dict[str, object
 
 
 def test_what_nothing_says_about_a_single_file_of_version_2_is_told(tmp_path) -> None:
-    settings = preset("draft", "cpu", str(tmp_path / "x.safetensors"), prompt="a cat")
+    settings = preset("draft", "cpu", str(tmp_path / "x.safetensors"), prompt="a cat", representation="feature-grid")
     save_file({ATTENTION: torch.zeros(8, 1024)}, tmp_path / "x.safetensors")
     (sentence,) = advice(settings)
     assert "says what it predicts: it is taken for the noise, as by 2.1-base" in sentence
@@ -192,4 +192,4 @@ def test_a_single_file_may_say_by_its_name_which_version_2_it_is(tmp_path) -> No
     for name in ("stable-diffusion-2.1", "stable-diffusion-2.0-base"):
         save_file({ATTENTION: torch.zeros(8, 1024)}, file := tmp_path / f"{name}.safetensors")
         assert hub.recognised(file) == name
-        assert advice(preset("draft", "cpu", str(file), prompt="a cat")) == ()
+        assert advice(preset("draft", "cpu", str(file), prompt="a cat", representation="feature-grid")) == ()
