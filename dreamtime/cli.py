@@ -14,8 +14,8 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Generator, Iterable
-from contextlib import nullcontext
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -50,15 +50,8 @@ def add_schedule_options(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--t-min", type=int, help="smallest timestep (default: 2 %% of T, or the schedule's own)")
     parser.add_argument("--t-max", type=int, help="largest timestep (default: 98 %% of T)")
     parser.add_argument("--fixed-t", type=int, metavar="T", help="the timestep of the schedule 'fixed' (default 500)")
-    parser.add_argument("--table", type=timestep_list, metavar="T,T,...", help="falling timesteps of the schedule 'custom'")
-
-
-def timestep_list(text: str) -> tuple[int, ...]:
-    """Comma-separated integers."""
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected whole numbers with commas between, got {text!r}") from None
+    falling = "falling timesteps of the schedule 'custom'"
+    parser.add_argument("--table", type=command.whole_numbers, metavar="T,T,...", help=falling)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -345,7 +338,7 @@ def text_prior_of(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
 def image(arguments: argparse.Namespace) -> None:
     check_output(arguments.output)
     check_output(arguments.show_input, (".png",))
-    if arguments.show_input and arguments.show_input.exists() and arguments.show_input.samefile(arguments.picture):
+    if arguments.show_input and arguments.show_input.resolve() == arguments.picture.resolve():
         raise ValueError(f"The option --show-input would overwrite the picture itself, {str(arguments.picture)!r}.")
     device = presets.resolve_device(arguments.device)
     names = {field.name for field in fields(presets.Settings)} - {"prior", "device", "text_prior"}
@@ -394,6 +387,17 @@ def print_table(rows: list[list[str]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+@contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """Whoever reads our output may have had enough of it, as `head` has: what is left to say goes nowhere."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@reader_may_leave()
 def list_presets(arguments: argparse.Namespace) -> None:
     names = [arguments.method] if arguments.method else list(methods.METHODS)
     prior, _ = presets.resolve_prior(arguments.prior, presets.resolve_device("auto"))
@@ -440,6 +444,7 @@ def stop(arguments: argparse.Namespace) -> None:
     runs.request_stop(runs.open_run(arguments.runs, arguments.run_id))
 
 
+@reader_may_leave()
 def schedule(arguments: argparse.Namespace) -> None:
     alphas_cumprod = diffusion.alphas_cumprod_from_betas(arguments.betas)
     check_effect(arguments, arguments.schedule)
@@ -504,9 +509,6 @@ def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         COMMANDS[arguments.command](arguments)
-    except BrokenPipeError:  # whoever reads our output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except (ValueError, OSError) as error:
         print(f"dreamtime: {in_words(error)}", file=sys.stderr)
         return USAGE_ERROR

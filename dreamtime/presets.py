@@ -363,12 +363,12 @@ def preset(name: str, device: str = "auto", prior: str = "toybox", method: str =
     start = table[one_of("preset", name, table)]
     numbers = numbers_of(method, size, name)
     model = known(prior)
-    guided = {"guidance_scale": model.guidance_scale} if model and model.guidance_scale is not None else {}
+    suited = {"guidance_scale": model.guidance_scale} if model and model.guidance_scale is not None else {}
     objective = changes.get("objective", numbers["objective"])
-    guided |= OBJECTIVE_CHANGES[size].get(objective, {})
+    suited |= OBJECTIVE_CHANGES[size].get(objective, {})
     if size == "cpu" and objective in GENTLE:
-        guided["learning_rate"] = min(start.learning_rate, GENTLE_PATH / max(changes.get("steps", start.steps), 1))
-    return replace(start, **{"prior": prior, "device": device, **numbers, **guided, **changes})
+        suited["learning_rate"] = min(start.learning_rate, GENTLE_PATH / max(changes.get("steps", start.steps), 1))
+    return replace(start, **{"prior": prior, "device": device, **numbers, **suited, **changes})
 
 
 def timetable(name: str, alphas_cumprod: torch.Tensor, steps: int, **options: Any) -> Timetable:

@@ -143,6 +143,15 @@ def test_a_reader_that_has_had_enough_is_no_mistake() -> None:
         assert process.wait() == 0
 
 
+def test_a_pipe_that_breaks_elsewhere_is_no_success(monkeypatch, capsys) -> None:
+    def broken(arguments: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setitem(cli.COMMANDS, "stop", broken)
+    assert main(["stop", "0" * 32]) == 2
+    assert capsys.readouterr().err == "dreamtime: Broken pipe.\n"
+
+
 def test_what_the_system_says_comes_without_its_number() -> None:
     assert cli.in_words(OSError(28, "No space left on device")) == "No space left on device."
     assert cli.in_words(FileNotFoundError(2, "No such file", "x")) == "No such file: 'x'."

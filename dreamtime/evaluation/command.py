@@ -24,10 +24,10 @@ def comma_separated(text: str) -> list[str]:
     return parts
 
 
-def step_counts(text: str) -> list[int]:
-    """Comma-separated integers."""
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """Comma-separated integers, one at least."""
     try:
-        return [int(part) for part in text.split(",")]
+        return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected whole numbers with commas between, got {text!r}") from None
 
@@ -43,7 +43,7 @@ def changed_setting(text: str) -> tuple[str, Any]:
         if kind is str or get_origin(kind) is Literal:
             return name, value
         if get_origin(kind) is tuple:
-            return name, tuple(int(part) for part in value.split(",") if part)
+            return name, whole_numbers(value) if value else ()
         return name, float(value) if kind is float else int(value)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected a number for {name}, got {value!r}") from None
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     option("prompts", f"one prompt per line; or {sets}, perhaps with :COUNT", required=True, metavar="FILE")
     option("schedules", schedules, type=comma_separated, default=["uniform", "time-prioritized"], metavar="NAME,...")
-    option("steps", "numbers of steps (default: the preset's)", type=step_counts, metavar="N,...")
+    option("steps", "numbers of steps (default: the preset's)", type=whole_numbers, metavar="N,...")
     option("seeds", "seeds 0 to N-1 for each (default 1)", type=int, default=1, metavar="N")
     option("out", "an empty folder, or one to go on with", type=Path, required=True, metavar="DIR")
     option("preset", "draft, standard or high (default standard)", default="standard", metavar="NAME")

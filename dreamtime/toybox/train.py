@@ -127,10 +127,10 @@ def train_denoiser(
     with seeded_initialisation(seed + 1):
         live = initial_denoiser(start)
     average = copy.deepcopy(live)
-    plain_attention(live, device)
+    live.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in the stub
+    plain_attention(live)
     if compiled:
         live["unet"].compile()
-    live.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in the stub
     average.to(device).requires_grad_(False)
     optimizer = torch.optim.AdamW(live.parameters(), lr=1e-3, weight_decay=1e-3, betas=(0.9, 0.99))
     generator = Generator().manual_seed(seed + 1)

@@ -143,7 +143,7 @@ def train(
     with seeded_initialisation(training.seed):
         live = initial_parts(start)
     average = copy.deepcopy(live).requires_grad_(False)
-    plain_attention(live, torch.device("cpu"))
+    plain_attention(live)
     live.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in the stub
     optimizer = torch.optim.AdamW(live.parameters(), lr=1e-3, weight_decay=1e-3, betas=(0.9, 0.99))
     generator, batch = Generator().manual_seed(training.seed), training.batch
