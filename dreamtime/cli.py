@@ -276,7 +276,7 @@ def work_and_deliver(run: runs.Run, arguments: argparse.Namespace) -> None:
     """Optimise, extract, and print where the results lie."""
     again = shlex.join(["python", "-m", "dreamtime", "resume", run.id, "--runs", str(arguments.runs)])
     try:
-        watched(runs.work(run), run, arguments.quiet)
+        watched(runs.work(run, watched=False), run, arguments.quiet)
         result = runs.deliver(run)
     except KeyboardInterrupt:
         print(f"What was saved is kept; go on with: {again}", file=sys.stderr)

@@ -18,6 +18,7 @@ from dreamtime.assembly import (
     BUILDING,
     Dream,
     Scene,
+    adam,
     asking_of,
     build_scene,
     camera_range,
@@ -193,7 +194,7 @@ def compose(
     if told is not None:
         objective = both(objective, told, settings.text_weight)
     objective = references.of_novel_views(objective)
-    optimizer = torch.optim.Adam(scene.parameters, betas=(0.9, 0.99), eps=settings.adam_epsilon)
+    optimizer = adam(settings, scene)
     terms = terms_of(settings, scene, reference)
     cameras = references.with_reference(
         reference_camera_of(settings),

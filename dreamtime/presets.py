@@ -272,9 +272,11 @@ def is_a(value: object, kind: Any) -> bool:
 
 # -- presets: what draft, standard and high mean on a CPU with the embedded prior, and on a GPU with a large one
 
-DRAFT = Settings("a red cube", steps=120, views=4, samples_per_ray=40, learning_rate=0.025, opacity=35.0, faces=4000)
-STANDARD = replace(DRAFT, steps=250, learning_rate=0.02, samples_per_ray=48, faces=8000)
-HIGH = replace(STANDARD, steps=600, views=8, samples_per_ray=64, mesh_resolution=128, texture_size=1024)
+# A step of six views costs little more than one of four: half of it is spent on beginning the many small sums of the UNet.
+# So few large steps reach in three fifths of the time what twice as many smaller ones do.
+DRAFT = Settings("a red cube", steps=60, views=6, samples_per_ray=32, learning_rate=0.04, opacity=35.0, faces=4000)
+STANDARD = replace(DRAFT, steps=125, learning_rate=0.025, samples_per_ray=40, faces=8000)
+HIGH = replace(STANDARD, steps=600, views=8, learning_rate=0.02, samples_per_ray=64, mesh_resolution=128, texture_size=1024)
 
 LARGE = replace(
     STANDARD,
@@ -317,7 +319,7 @@ GENTLE = ("vsd", "csd", "nfsd", "asd", "sdi", "ism")
 GENTLE_PATH = 1.2
 """Objectives without the noise that SDS leaves in its gradient pull on without end: a cube grows a crown.
 
-With the embedded prior their learning rate times the steps comes to this at most, where SDS has 3 to 12.
+With the embedded prior their learning rate times the steps comes to this at most, where SDS has 2.4 to 12.
 """
 
 

@@ -10,6 +10,7 @@ from dreamtime.assembly import (
     BUILDING,
     Dream,
     Scene,
+    adam,
     asking_of,
     build_scene,
     camera_range,
@@ -50,7 +51,7 @@ def compose(
     asking = asking_of(settings, prior, embed, table)
     if settings.objective == "vsd":
         scene, asking = with_second_predictor(scene, asking, settings.second_learning_rate, generator)
-    optimizer = torch.optim.Adam(scene.parameters, betas=(0.9, 0.99), eps=settings.adam_epsilon)
+    optimizer = adam(settings, scene)
     objective = OBJECTIVES[settings.objective](asking)
 
     def views(progress: float, generator: Generator) -> Cameras:

@@ -60,6 +60,18 @@ def test_a_run_leaves_its_settings_schedule_curve_and_checkpoint(tiny, tmp_path)
     assert runs.open_run(tmp_path, run.id) == run
 
 
+def test_where_nobody_watches_the_last_step_alone_has_pictures_and_all_else_is_the_same(tiny, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(runs, "PREVIEW_SECONDS", -1.0)
+    watched, alone = (runs.create_run(tmp_path, tiny) for _ in range(2))
+    frames = list(runs.work(watched)), list(runs.work(alone, watched=False))
+    assert [[frame.preview is not None for frame in of_run] for of_run in frames] == [
+        [True] * tiny.steps,
+        [False] * (tiny.steps - 1) + [True],
+    ]
+    kept, made = tensors_of(watched), tensors_of(alone)
+    assert all(torch.equal(kept[name], made[name]) for name in kept)
+
+
 def test_stopping_and_resuming_equals_never_stopping(tiny, tmp_path) -> None:
     whole, parts = runs.create_run(tmp_path, tiny), runs.create_run(tmp_path, tiny)
     expected = [frame.loss for frame in runs.work(whole)]

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ from torch import Generator
 from dreamtime.cameras import CameraRange, orbit, rays_from_cameras, sample_cameras
 from dreamtime.prompts import VIEWS, views_of
 from dreamtime.toybox.kinds import KINDS
-from dreamtime.toybox.pictures import contact_sheet, draw_pictures, render, sphere_trace
+from dreamtime.toybox.novel_views import draw_novel_views
+from dreamtime.toybox.pictures import AT_ONCE, contact_sheet, draw_pictures, render, sphere_trace
+from dreamtime.toybox.portraits import draw
 from dreamtime.toybox.world import COLORS, Object, Thing, object_of
 from dreamtime.types import Cameras, Light, Rays
 
@@ -148,6 +151,26 @@ def test_the_same_seed_draws_the_same_pictures(generator: Callable[[int], Genera
     assert first.objects == again.objects
     assert first.captions == again.captions
     assert not torch.equal(first.images, other.images)
+
+
+def test_pictures_do_not_depend_on_how_many_are_traced_together(
+    monkeypatch: pytest.MonkeyPatch, generator: Callable[[int], Generator]
+):
+    """A GPU traces more of them at once than a CPU does."""
+    drawn = [draw_pictures(24, generator(2), resolution=16)]
+    monkeypatch.setitem(AT_ONCE, "cpu", 1)
+    drawn.append(draw_pictures(24, generator(2), resolution=16))
+    assert drawn[0].captions == drawn[1].captions
+    assert (drawn[0].images.int() - drawn[1].images.int()).abs().max() <= 1
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("draw", [draw_pictures, draw_novel_views, draw])
+def test_a_gpu_draws_the_same_pictures(draw: Callable[..., Any], generator: Callable[[int], Generator]):
+    here, there = (draw(24, generator(2), device=torch.device(name)).images for name in ("cpu", "cuda"))
+    assert there.is_cuda
+    difference = (here.int() - there.cpu().int()).abs()
+    assert (difference > 2).float().mean() < 1e-3  # a ray that grazes an edge may hit on one and miss on the other
 
 
 def test_pictures_stand_before_shades_of_grey(generator: Callable[[int], Generator]):

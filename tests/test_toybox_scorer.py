@@ -139,12 +139,12 @@ def test_stopping_and_resuming_gives_the_same_weights(trained: Path, tmp_path: P
 
 def test_pictures_are_kept_and_those_of_another_training_refused(trained: Path):
     work = trained.parent / "work"
-    kept = scorer.pictures(work, 24, 5)
+    kept = scorer.pictures(work, 24, 5, torch.device("cpu"))
     fresh = draw(24, Generator().manual_seed(5))
     assert torch.equal(kept.images, fresh.images)
     assert kept.descriptions == fresh.descriptions
     with pytest.raises(ValueError, match="choose another folder"):
-        scorer.pictures(work, 25, 5)
+        scorer.pictures(work, 25, 5, torch.device("cpu"))
 
 
 def test_labels_of_another_world_are_refused():

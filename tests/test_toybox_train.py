@@ -20,6 +20,8 @@ from dreamtime.toybox.known import Known, read_known
 from dreamtime.toybox.training import seeded_initialisation
 from dreamtime.toybox.world import COLORS, kinds_named, random_caption, random_object, vocabulary
 
+CPU = torch.device("cpu")
+
 NO_SAMPLES: Callable[..., None] = lambda *_: None  # noqa: E731 (a stand-in)
 
 
@@ -164,12 +166,12 @@ def test_a_training_on_solids_sees_them_alone_and_says_so(tmp_path: Path, monkey
 
 
 def test_other_pictures_are_not_mistaken_for_these(tmp_path: Path):
-    first, captions = train.pictures(tmp_path, 3, seed=0)
-    again, _ = train.pictures(tmp_path, 3, seed=0)
+    first, captions = train.pictures(tmp_path, 3, 0, CPU)
+    again, _ = train.pictures(tmp_path, 3, 0, CPU)
     assert torch.equal(first, again)
     assert len(captions) == 3
     with pytest.raises(ValueError, match="choose another folder"):
-        train.pictures(tmp_path, 3, seed=1)
+        train.pictures(tmp_path, 3, 1, CPU)
 
 
 def test_the_gradient_difference_sees_slopes_and_no_offset():

@@ -50,7 +50,7 @@ def test_the_unet_begins_as_the_text_models_and_blind_to_the_reference():
 
 def test_another_training_set_in_the_folder_is_refused(trained: Path):
     with pytest.raises(ValueError, match="choose another folder"):
-        train_zero123.views(trained, 4, 2000)
+        train_zero123.views(trained, 4, 2000, torch.device("cpu"))
 
 
 def test_a_training_can_go_on_from_an_earlier_one(trained: Path):

@@ -49,6 +49,20 @@ def test_every_part_of_the_range_gets_one_timestep(batch: int, timesteps: int, g
         assert all(part * timesteps / batch - 1 < each < (part + 1) * timesteps / batch for part, each in enumerate(t.tolist()))
 
 
+def test_a_cpu_keeps_what_it_made_and_a_gpu_makes_it_anew(tmp_path: Path):
+    path, made = tmp_path / "x.safetensors", list[int]()
+
+    def make() -> dict[str, torch.Tensor]:
+        made.append(len(made))
+        return {"x": torch.tensor(float(len(made)))}
+
+    assert [training.kept(path, {"of": "a"}, make, torch.device("cuda"))["x"].item() for _ in range(2)] == [1, 2]
+    assert not path.exists()
+    assert [training.kept(path, {"of": "a"}, make, torch.device("cpu"))["x"].item() for _ in range(2)] == [3, 3]
+    with pytest.raises(ValueError, match="choose another folder"):
+        training.kept(path, {"of": "b"}, make, torch.device("cpu"))
+
+
 def test_the_log_averages_and_forgets_what_will_be_repeated(tmp_path: Path):
     path = tmp_path / "log.csv"
     record = training.Log(path, 0)

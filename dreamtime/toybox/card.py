@@ -75,7 +75,8 @@ measured on a CPU, offline, against shapes that are known exactly.
   v-prediction, AdamW at 1e-3 with warm-up, plateau and linear decay, EMA 0.999; final loss
   {last_loss(work / "denoiser.csv"):.4f}. Curves: `*-loss.csv`. Seed {training.seed}.
 * **Made again by** `python -m dreamtime.toybox.train --work FOLDER --pictures {training.pictures}
-  --vae-steps {training.vae_steps} --steps {training.steps} --seed {training.seed}{start}`; it resumes where it stopped.
+  --vae-steps {training.vae_steps} --steps {training.steps} --batch {training.batch} --seed {training.seed}{start}`;
+  it resumes where it stopped.
 
 ## Limits
 

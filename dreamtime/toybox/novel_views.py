@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Generator, Tensor
 
-from dreamtime.cameras import orbit
+from dreamtime.cameras import cameras_to, orbit
 from dreamtime.shading import headlight
-from dreamtime.toybox.pictures import RESOLUTION, render
+from dreamtime.toybox.pictures import AT_ONCE, CPU, RESOLUTION, of_one_shape, render
 from dreamtime.toybox.world import Object, random_object
 from dreamtime.types import Cameras
 
@@ -58,27 +58,23 @@ def random_viewpoints(count: int, views: int, generator: Generator) -> Viewpoint
 
 
 def pictures_from(
-    objects: Sequence[Object], viewpoints: Viewpoints, resolution: int = RESOLUTION
+    objects: Sequence[Object], viewpoints: Viewpoints, resolution: int = RESOLUTION, device: torch.device = CPU
 ) -> tuple[Float[Tensor, "N K H W 3"], Float[Tensor, "N K H W 1"]]:
     """Pictures of objects of one shape, lit from the camera, before white, and what of each pixel they cover."""
     count, views = viewpoints.elevation.shape
-    cameras = viewpoints.cameras(resolution)
+    cameras = cameras_to(viewpoints.cameras(resolution), device)
     repeated = [what for what in objects for _ in range(views)]
-    images, cover = render(repeated, cameras, headlight(cameras), torch.ones(len(repeated), 3))
+    images, cover = render(repeated, cameras, headlight(cameras), torch.ones(len(repeated), 3, device=device))
     return images.unflatten(0, (count, views)), cover.unflatten(0, (count, views))
 
 
-def draw_novel_views(count: int, generator: Generator) -> NovelViews:
-    """Random objects that are not held out, from `VIEWS_OF_EACH` random places each."""
+def draw_novel_views(count: int, generator: Generator, device: torch.device = CPU) -> NovelViews:
+    """Random objects that are not held out, from `VIEWS_OF_EACH` random places each; the pictures are on the device."""
     objects = [random_object(generator) for _ in range(count)]
-    rows_of_shape: dict[tuple[str, ...], list[int]] = {}
-    for row, what in enumerate(objects):
-        rows_of_shape.setdefault(what.shape, []).append(row)
     viewpoints = random_viewpoints(count, VIEWS_OF_EACH, generator)
-    images = torch.zeros(count, VIEWS_OF_EACH, RESOLUTION, RESOLUTION, 3, dtype=torch.uint8)
-    for rows in rows_of_shape.values():
-        for chunk in torch.tensor(rows).split(4):
-            of_chunk = Viewpoints(viewpoints.elevation[chunk], viewpoints.azimuth[chunk], viewpoints.distance[chunk])
-            pictures, _ = pictures_from([objects[row] for row in chunk.tolist()], of_chunk)
-            images[chunk] = (pictures * 255 + 0.5).to(torch.uint8)
+    images = torch.zeros(count, VIEWS_OF_EACH, RESOLUTION, RESOLUTION, 3, dtype=torch.uint8, device=device)
+    for rows in of_one_shape(objects, AT_ONCE[device.type] // VIEWS_OF_EACH):
+        of_rows = Viewpoints(viewpoints.elevation[rows], viewpoints.azimuth[rows], viewpoints.distance[rows])
+        pictures, _ = pictures_from([objects[row] for row in rows.tolist()], of_rows, device=device)
+        images[rows.to(device)] = (pictures * 255 + 0.5).to(torch.uint8)
     return NovelViews(images, viewpoints, objects)

@@ -1,14 +1,14 @@
 """Ray-traced pictures of the toybox, lit by the same light model as our own renders, and the captions under them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
-from dreamtime.cameras import CameraRange, rays_from_cameras, sample_cameras
+from dreamtime.cameras import CameraRange, cameras_to, rays_from_cameras, sample_cameras
 from dreamtime.prompts import views_of, with_view
 from dreamtime.shading import lambertian, sample_light
 from dreamtime.toybox.distances import Distance
@@ -21,6 +21,9 @@ SUPERSAMPLING = 2
 ALBEDO_SHARE = 0.1  # of the pictures are lit by ambient light alone, as our albedo renders are
 
 WORLD_CAMERAS = CameraRange()
+
+CPU = torch.device("cpu")
+AT_ONCE = {"cpu": 16, "cuda": 256}  # pictures that are traced together: what stays in a cache, and what fills a GPU
 
 
 def sphere_trace(distance: Distance, rays: Rays, steps: int = 96, tolerance: float = 1e-3) -> Float[Tensor, " N"]:
@@ -65,7 +68,7 @@ def render(
     albedo = torch.cat([what.albedo(part) for what, part in zip(objects, of_each, strict=True)])
     image = background.repeat_interleave(per_image, dim=0)
     image[hit] = lambertian(albedo, normals, to_light, light.ambient[image_of])
-    cover = torch.zeros(len(depth), 1)
+    cover = torch.zeros_like(depth)[:, None]
     cover[hit] = 1.0
 
     def pooled(values: Float[Tensor, "N c"]) -> Float[Tensor, "B H W c"]:
@@ -84,28 +87,40 @@ class Pictures:
     objects: list[Object]
 
 
-def draw_pictures(count: int, generator: Generator, resolution: int = RESOLUTION) -> Pictures:
-    """Pictures of random objects, from random cameras, under random light, before a random shade of grey.
+def of_one_shape(objects: Sequence[Object], most: int) -> Iterator[Int[Tensor, " R"]]:
+    """The rows of all objects, those of one shape together whatever their colours, at most so many at a time.
 
-    Objects of one shape are traced together, whatever their colours: distances are evaluated for many rays at once.
+    They can be traced together: distances are evaluated for many rays at once.
     """
-    objects = [random_object(generator) for _ in range(count)]
     rows_of_shape: dict[tuple[str, ...], list[int]] = {}
     for row, what in enumerate(objects):
         rows_of_shape.setdefault(what.shape, []).append(row)
-    images = torch.zeros(count, resolution, resolution, 3, dtype=torch.uint8)
-    captions = [""] * count
     for rows in rows_of_shape.values():
-        for chunk in torch.tensor(rows).split(16):
-            cameras = sample_cameras(len(chunk), resolution, WORLD_CAMERAS, generator)
-            light = sample_light(cameras, generator)
-            flat = torch.rand(len(chunk), generator=generator) < ALBEDO_SHARE
-            light = Light(light.positions, torch.where(flat, torch.ones_like(light.ambient), light.ambient))
-            background = torch.rand(len(chunk), 1, generator=generator).expand(-1, 3)
-            pictures, _ = render([objects[row] for row in chunk.tolist()], cameras, light, background)
-            images[chunk] = (pictures * 255 + 0.5).to(torch.uint8)
-            for row, view in zip(chunk.tolist(), views_of(cameras), strict=True):
-                captions[row] = with_view(random_caption(objects[row], generator), view)
+        yield from torch.tensor(rows).split(most)
+
+
+def setting(
+    cameras: Cameras, light: Light, background: Float[Tensor, "B 3"], rows: Int[Tensor, " R"], device: torch.device
+) -> tuple[Cameras, Light, Float[Tensor, "R 3"]]:
+    """Some of the cameras, with their lights and backgrounds, on a device."""
+    some = Cameras(cameras.camera_to_world[rows], cameras.fov_y[rows], cameras.height, cameras.width)
+    lit = Light(light.positions[rows].to(device), light.ambient[rows].to(device))
+    return cameras_to(some, device), lit, background[rows].to(device)
+
+
+def draw_pictures(count: int, generator: Generator, resolution: int = RESOLUTION, device: torch.device = CPU) -> Pictures:
+    """Pictures of random objects, from random cameras, under random light, before a random shade of grey; on that device."""
+    objects = [random_object(generator) for _ in range(count)]
+    cameras = sample_cameras(count, resolution, WORLD_CAMERAS, generator)
+    light = sample_light(cameras, generator)
+    flat = torch.rand(count, generator=generator) < ALBEDO_SHARE
+    light = Light(light.positions, torch.where(flat, torch.ones_like(light.ambient), light.ambient))
+    grey = torch.rand(count, 1, generator=generator).expand(-1, 3)
+    captions = [with_view(random_caption(what, generator), view) for what, view in zip(objects, views_of(cameras), strict=True)]
+    images = torch.zeros(count, resolution, resolution, 3, dtype=torch.uint8, device=device)
+    for rows in of_one_shape(objects, AT_ONCE[device.type]):
+        pictures, _ = render([objects[row] for row in rows.tolist()], *setting(cameras, light, grey, rows, device))
+        images[rows.to(device)] = (pictures * 255 + 0.5).to(torch.uint8)
     return Pictures(images, captions, objects)
 
 

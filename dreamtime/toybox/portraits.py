@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Generator, Tensor
 
 from dreamtime.cameras import angles_from_position, sample_cameras
@@ -15,7 +15,7 @@ from dreamtime.prompts import View, view_of
 from dreamtime.shading import sample_light
 from dreamtime.toybox.kinds import SOLIDS
 from dreamtime.toybox.meanings import Description
-from dreamtime.toybox.pictures import RESOLUTION, WORLD_CAMERAS, render
+from dreamtime.toybox.pictures import AT_ONCE, CPU, RESOLUTION, WORLD_CAMERAS, of_one_shape, render, setting
 from dreamtime.toybox.world import Object, all_pairs, all_things, two_colored_things
 from dreamtime.types import Cameras, Light
 
@@ -54,12 +54,6 @@ def sure_view(elevation: float, azimuth: float) -> View | None:
     return views.pop() if len(views) == 1 else None
 
 
-def of_some(cameras: Cameras, light: Light, rows: Int[Tensor, " R"]) -> tuple[Cameras, Light]:
-    """Some of the cameras with their lights."""
-    chosen = Cameras(cameras.camera_to_world[rows], cameras.fov_y[rows], cameras.height, cameras.width)
-    return chosen, Light(light.positions[rows], light.ambient[rows])
-
-
 def three_ways(
     objects: Sequence[Object], cameras: Cameras, light: Light, background: Float[Tensor, "B 3"]
 ) -> tuple[Float[Tensor, "B H W 3"], Float[Tensor, "B H W 3"], Float[Tensor, "B H W 3"]]:
@@ -75,32 +69,35 @@ def three_ways(
     return lit + behind, albedo + behind, bare + behind
 
 
-def scenes(objects: Sequence[Object], generator: Generator) -> tuple[Float[Tensor, "B H W 3"], list[Description]]:
-    """Pictures of objects of one shape under random cameras and lights: all of them lit, some also in the two other ways."""
+def in_its_ways(
+    objects: Sequence[Object], cameras: Cameras, light: Light, background: Float[Tensor, "B 3"], thrice: bool
+) -> tuple[Float[Tensor, "K H W 3"], ...]:
+    """Pictures of objects of one shape: lit, and if `thrice` in the two other ways as well."""
+    if thrice:
+        return three_ways(objects, cameras, light, background)
+    return (render(objects, cameras, light, background)[0],)
+
+
+def draw(count: int, generator: Generator, device: torch.device = CPU) -> Pictures:
+    """About `count` pictures of random objects, under the cameras, lights and backgrounds of the embedded model's training.
+
+    All of them are lit, some are there in the two other ways, too. They are on the device that drew them.
+    """
+    objects = random_objects(round(count / (1 + 2 * BARE_SHARE)) + 1, generator)
     cameras = sample_cameras(len(objects), RESOLUTION, WORLD_CAMERAS, generator)
     light = sample_light(cameras, generator)
     grey = torch.rand(len(objects), 1, generator=generator).expand(-1, 3)
+    often = torch.rand(len(objects), generator=generator) < BARE_SHARE
     angles = torch.stack(angles_from_position(cameras.positions)[:2], dim=-1).tolist()
     shown = [Description(what, sure_view(*angle)) for what, angle in zip(objects, angles, strict=True)]
-    thrice = torch.rand(len(objects), generator=generator) < BARE_SHARE
     images, descriptions = list[Tensor](), list[Description]()
-    for ways, rows in ((1, (~thrice).nonzero()[:, 0]), (3, thrice.nonzero()[:, 0])):
-        if not len(rows):
-            continue
-        some, which = [objects[row] for row in rows.tolist()], [shown[row] for row in rows.tolist()]
-        chosen = (*of_some(cameras, light, rows), grey[rows])
-        images += [render(some, *chosen)[0]] if ways == 1 else three_ways(some, *chosen)
-        descriptions += which if ways == 1 else [*which, *which, *(replace(each, colored=False) for each in which)]
-    return torch.cat(images), descriptions
-
-
-def draw(count: int, generator: Generator) -> Pictures:
-    """About `count` pictures of random objects, under the cameras, lights and backgrounds of the embedded model's training."""
-    objects = random_objects(round(count / (1 + 2 * BARE_SHARE)) + 1, generator)
-    of_shape: dict[tuple[str, ...], list[Object]] = {}
-    for what in objects:
-        of_shape.setdefault(what.shape, []).append(what)
-    chunks = [part[start : start + 16] for part in of_shape.values() for start in range(0, len(part), 16)]
-    images, descriptions = zip(*(scenes(chunk, generator) for chunk in chunks), strict=True)
-    in_bytes = torch.cat([(part * 255 + 0.5).to(torch.uint8) for part in images])
-    return Pictures(in_bytes, [each for part in descriptions for each in part])
+    for thrice in (False, True):
+        chosen = (often == thrice).nonzero()[:, 0]
+        for part in of_one_shape([objects[row] for row in chosen.tolist()], AT_ONCE[device.type]):
+            rows = chosen[part]
+            some, which = [objects[row] for row in rows.tolist()], [shown[row] for row in rows.tolist()]
+            ways = in_its_ways(some, *setting(cameras, light, grey, rows, device), thrice)
+            images += [(way * 255 + 0.5).to(torch.uint8) for way in ways]
+            bare = [replace(each, colored=False) for each in which]
+            descriptions += [*which, *which, *bare] if thrice else which
+    return Pictures(torch.cat(images), descriptions)

@@ -42,18 +42,19 @@ LARGEST_SCALE = 4.6052  # of the logits, as a logarithm: CLIP's limit of 100
 CHECKED_PICTURES = 600  # of a seed of their own, for the model card
 
 
-def pictures(work: Path, count: int, seed: int) -> Pictures:
-    """The training set, drawn once; raises ValueError if another one lies in the work folder."""
+def pictures(work: Path, count: int, seed: int, device: torch.device) -> Pictures:
+    """The training set, drawn by the device; raises ValueError if another one lies in the work folder."""
     labels = work / "scorer-labels.csv"
 
     def make() -> dict[str, Tensor]:
-        drawn = draw(count, Generator().manual_seed(seed))
+        drawn = draw(count, Generator().manual_seed(seed), device)
         with labels.open("w", newline="") as file:
             told = [(each.what.caption, each.view or "", int(each.colored)) for each in drawn.descriptions]
             csv.writer(file).writerows([("caption", "view", "colored"), *told])
         return {"images": drawn.images}
 
-    images = kept(work / "scorer-pictures.safetensors", {"pictures": str(count), "seed": str(seed)}, make)["images"]
+    made_as = {"pictures": str(count), "seed": str(seed)}
+    images = kept(work / "scorer-pictures.safetensors", made_as, make, device)["images"]
     with labels.open(newline="") as file:
         return Pictures(images, [described(row) for row in csv.DictReader(file)])
 
@@ -361,7 +362,7 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO)
     arguments.work.mkdir(parents=True, exist_ok=True)
     device = torch.device(arguments.device)
-    known = pictures(arguments.work, arguments.pictures, arguments.seed)
+    known = pictures(arguments.work, arguments.pictures, arguments.seed, device)
     teacher = train_teacher(known, arguments.work, arguments.teacher_steps, arguments.batch, arguments.seed, device)
     model = train(known, teacher, arguments.work, arguments.steps, arguments.batch, arguments.seed, device)
     measured = accuracies(model, draw(CHECKED_PICTURES, Generator().manual_seed(arguments.seed + 1)))

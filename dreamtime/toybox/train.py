@@ -1,8 +1,8 @@
 """Train the embedded model: `python -m dreamtime.toybox.train --work FOLDER [--output FOLDER]`.
 
 Three stages, each checkpointed in the work folder and resumed where it stopped: draw the pictures, train the VAE, train the
-UNet together with the text encoder on v-prediction (Salimans & Ho 2022). The result is written in the layout of a diffusers
-`StableDiffusionPipeline`, fp16, with a sheet of samples.
+UNet together with the text encoder on v-prediction (Salimans & Ho 2022). A GPU draws the pictures itself and keeps them in its
+memory. The result is written in the layout of a diffusers `StableDiffusionPipeline`, fp16, with a sheet of samples.
 """
 
 import argparse
@@ -58,17 +58,17 @@ def distracted(caption: str, generator: Generator) -> str:
     return " ".join([*words[:place], "".join(chr(ord("a") + letter) for letter in letters.tolist()), *words[place:]])
 
 
-def pictures(work: Path, count: int, seed: int) -> tuple[UInt8[Tensor, "B H W 3"], list[str]]:
-    """The training set and its captions, drawn once; raises ValueError if another one lies in the work folder."""
+def pictures(work: Path, count: int, seed: int, device: torch.device) -> tuple[UInt8[Tensor, "B H W 3"], list[str]]:
+    """The training set and its captions, drawn by the device; raises ValueError if another one lies in the work folder."""
     captions = work / "captions.txt"
 
     def make() -> dict[str, Tensor]:
-        drawn = draw_pictures(count, Generator().manual_seed(seed))
+        drawn = draw_pictures(count, Generator().manual_seed(seed), device=device)
         captions.write_text("\n".join(drawn.captions))
         return {"images": drawn.images}
 
     made_as = {"pictures": str(count), "seed": str(seed)}
-    return kept(work / "pictures.safetensors", made_as, make)["images"], captions.read_text().split("\n")
+    return kept(work / "pictures.safetensors", made_as, make, device)["images"], captions.read_text().split("\n")
 
 
 def initial_denoiser(start: Path | None) -> nn.ModuleDict:
@@ -143,7 +143,7 @@ def train_denoiser(
 
     def loss_of_step() -> Tensor:
         rows = torch.randint(len(latents), (batch,), generator=generator)
-        x = latents[rows.to(latents.device)].float().contiguous(memory_format=torch.channels_last)
+        x = latents[rows].float().contiguous(memory_format=torch.channels_last)
         tokens = tokenizer(
             [caption_of(row) for row in rows.tolist()], padding="max_length", truncation=True, return_tensors="pt"
         )
@@ -219,7 +219,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--pictures", type=int, default=40_000, help="training pictures (default %(default)s)")
     parser.add_argument("--vae-steps", type=int, default=4000, help="batches of 16 (default %(default)s)")
-    parser.add_argument("--steps", type=int, default=20_000, help="UNet steps, batches of 32 (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=20_000, help="UNet steps (default %(default)s)")
+    parser.add_argument("--batch", type=int, default=32, help="pictures per UNet step (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", action="store_true", help="compile the UNet first, which needs a C++ compiler")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -229,8 +230,8 @@ def main(argv: list[str] | None = None) -> None:
     work.mkdir(parents=True, exist_ok=True)
 
     began = start.name if start else ""
-    training = Training(arguments.pictures, arguments.vae_steps, 16, arguments.steps, 32, arguments.seed, began)
-    images, captions = pictures(work, training.pictures, training.seed)
+    training = Training(arguments.pictures, arguments.vae_steps, 16, arguments.steps, arguments.batch, arguments.seed, began)
+    images, captions = pictures(work, training.pictures, training.seed, device)
     vae = train_vae(images, work, training, start, device)
     latents = kept_latents(vae, images, work / "latents.safetensors", device)
     # Dividing by the standard deviation gives latents of unit variance, as the noise schedule assumes.

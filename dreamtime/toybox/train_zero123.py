@@ -3,7 +3,7 @@
 From one picture of an object and a relative pose to its picture from there (Liu et al. 2023), in the same layout as the large
 ones: a UNet of eight channels, a CLIP image encoder, and a linear map of [image embedding, pose] to the one token that the
 UNet attends to. VAE and UNet begin as the embedded text model's. Each stage is kept in the work folder and resumed where it
-stopped: draw the views, encode them, train.
+stopped: draw the views, encode them, train. A GPU draws and encodes them anew and keeps them in its memory.
 """
 
 import argparse
@@ -62,14 +62,14 @@ class Training:
     earlier: Curve = ()  # of the training that it went on from
 
 
-def views(work: Path, count: int, seed: int) -> NovelViews:
-    """The training set, drawn once; raises ValueError if another one lies in the work folder."""
+def views(work: Path, count: int, seed: int, device: torch.device) -> NovelViews:
+    """The training set, drawn by the device; raises ValueError if another one lies in the work folder."""
 
     def make() -> dict[str, Tensor]:
-        drawn = draw_novel_views(count, Generator().manual_seed(seed))
+        drawn = draw_novel_views(count, Generator().manual_seed(seed), device)
         return {"images": drawn.images, **vars(drawn.viewpoints)}
 
-    places = kept(work / "views.safetensors", {"objects": str(count), "seed": str(seed)}, make)
+    places = kept(work / "views.safetensors", {"objects": str(count), "seed": str(seed)}, make, device)
     return NovelViews(places.pop("images"), Viewpoints(**places), [])
 
 
@@ -139,9 +139,9 @@ def train(
     known: NovelViews, latents: Float[Tensor, "N K C h w"], start: Path, scaling: float, work: Path, training: Training
 ) -> nn.ModuleDict:
     """EMA weights of the UNet, the image encoder and the projection after their steps of v-prediction."""
-    scheduler = models.build_scheduler()
+    scheduler, device = models.build_scheduler(), latents.device
     with seeded_initialisation(training.seed):
-        live = initial_parts(start)
+        live = initial_parts(start).to(device)
     average = copy.deepcopy(live).requires_grad_(False)
     plain_attention(live)
     live.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in the stub
@@ -153,15 +153,15 @@ def train(
         seen, wanted = torch.randint(VIEWS_OF_EACH, (2, batch), generator=generator)
         x = latents[rows, wanted].float() * scaling
         reference = latents[rows, seen].float()
-        pose = relative_poses(known.viewpoints, rows, seen, wanted)
-        t = stratified_timesteps(batch, scheduler.config.num_train_timesteps, generator)
-        noise = torch.randn(x.shape, generator=generator)
-        kept = (torch.rand(batch, 1, 1, 1, generator=generator) >= DROPOUT).float()
-        with torch.autocast("cpu", torch.bfloat16):
-            embedding = live["image_encoder"](to_input(known.images[rows, seen], x.device)).image_embeds
+        pose = relative_poses(known.viewpoints, rows, seen, wanted).to(device)
+        t = stratified_timesteps(batch, scheduler.config.num_train_timesteps, generator).to(device)
+        noise = torch.randn(x.shape, generator=generator).to(device)
+        kept = (torch.rand(batch, 1, 1, 1, generator=generator) >= DROPOUT).float().to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            embedding = live["image_encoder"](to_input(known.images[rows, seen], device)).image_embeds
         token = live["projection"](torch.cat([embedding.float(), pose], dim=-1))[:, None] * kept[:, :, 0]
         both = torch.cat([scheduler.add_noise(x, noise, t), reference * kept], dim=1)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16):
             velocity = live["unet"](both.contiguous(memory_format=torch.channels_last), t, token).sample
         return F.mse_loss(velocity.float(), scheduler.get_velocity(x, noise, t))
 
@@ -253,14 +253,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=8000, help="(default %(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="pairs per step (default %(default)s)")
     parser.add_argument("--seed", type=int, default=2000, help="not the text model's (default %(default)s)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO)
-    work, start = arguments.work, arguments.start
+    work, start, device = arguments.work, arguments.start, torch.device(arguments.device)
     work.mkdir(parents=True, exist_ok=True)
     training = Training(arguments.objects, arguments.steps, arguments.batch, arguments.seed, curve_of(start / CURVE))
-    vae = initial_vae(start).eval().requires_grad_(False)
-    known = views(work, training.objects, training.seed)
-    flat = kept_latents(vae, known.images.flatten(0, 1), work / "view-latents.safetensors", vae.device)
+    vae = initial_vae(start).to(device).eval().requires_grad_(False)
+    known = views(work, training.objects, training.seed, device)
+    flat = kept_latents(vae, known.images.flatten(0, 1), work / "view-latents.safetensors", device)
     latents = flat.unflatten(0, known.images.shape[:2])
     parts = train(known, latents, start, vae.config.scaling_factor, work, training)
     sizes = {name.replace("_", " "): sum(p.numel() for p in part.parameters()) for name, part in parts.items()}

@@ -72,8 +72,7 @@ def stratified_timesteps(batch: int, timesteps: int, generator: Generator) -> In
 @torch.no_grad()
 def follow(average: nn.Module, live: nn.Module) -> None:
     """Move the parameters of an exponential moving average (EMA) on by a step."""
-    for slow, fast in zip(average.parameters(), live.parameters(), strict=True):
-        slow.lerp_(fast, 1 - EMA_DECAY)
+    torch._foreach_lerp_(list(average.parameters()), list(live.parameters()), 1 - EMA_DECAY)
 
 
 class Log:
@@ -131,8 +130,13 @@ def to_input(images: UInt8[Tensor, "B H W 3"], device: torch.device) -> Float[Te
     return (images.to(device).permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
-def kept(path: Path, made_as: dict[str, str], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Tensors that are made once and kept in the work folder; raises ValueError if those that lie there were made otherwise."""
+def kept(path: Path, made_as: dict[str, str], make: Callable[[], dict[str, Tensor]], device: torch.device) -> dict[str, Tensor]:
+    """Tensors that a CPU makes once, to be kept in the work folder; a GPU makes them anew whenever a training goes on.
+
+    Raises ValueError if those that lie there were made otherwise.
+    """
+    if device.type != "cpu":
+        return make()
     if not path.exists():
         log.info("making %s", path.name)
         tensors = make()
@@ -157,5 +161,4 @@ def kept_latents(
     vae: AutoencoderKL, images: UInt8[Tensor, "B H W 3"], path: Path, device: torch.device
 ) -> Float[Tensor, "B C h w"]:
     """The latents of a training set, encoded once and kept for when the training is resumed."""
-    made = kept(path, {}, lambda: {"latents": latents_of(vae, images, device).cpu().contiguous()})
-    return made["latents"].to(device)
+    return kept(path, {}, lambda: {"latents": latents_of(vae, images, device).contiguous()}, device)["latents"]
