@@ -63,6 +63,18 @@ def test_a_cpu_keeps_what_it_made_and_a_gpu_makes_it_anew(tmp_path: Path):
         training.kept(path, {"of": "b"}, make, torch.device("cpu"))
 
 
+def test_latents_of_another_vae_are_refused(tmp_path: Path):
+    images, cpu, path = torch.zeros(2, 64, 64, 3, dtype=torch.uint8), torch.device("cpu"), tmp_path / "latents.safetensors"
+    vaes = []
+    for seed in (0, 1):
+        with training.seeded_initialisation(seed):
+            vaes.append(training.initial_vae(None).eval())
+    made = training.kept_latents(vaes[0], images, path, cpu)
+    assert torch.equal(training.kept_latents(vaes[0], images + 9, path, cpu), made), "kept, not made again"
+    with pytest.raises(ValueError, match="choose another folder"):
+        training.kept_latents(vaes[1], images, path, cpu)
+
+
 def test_the_log_averages_and_forgets_what_will_be_repeated(tmp_path: Path):
     path = tmp_path / "log.csv"
     record = training.Log(path, 0)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from dreamtime.checkpoints import load_checkpoint, save_checkpoint, write_atomically
+from dreamtime.checkpoints import digest, load_checkpoint, save_checkpoint, write_atomically
 from dreamtime.toybox import models
 
 log = logging.getLogger(__name__)
@@ -160,5 +160,6 @@ def latents_of(vae: AutoencoderKL, images: UInt8[Tensor, "B H W 3"], device: tor
 def kept_latents(
     vae: AutoencoderKL, images: UInt8[Tensor, "B H W 3"], path: Path, device: torch.device
 ) -> Float[Tensor, "B C h w"]:
-    """The latents of a training set, encoded once and kept for when the training is resumed."""
-    return kept(path, {}, lambda: {"latents": latents_of(vae, images, device).contiguous()}, device)["latents"]
+    """The latents of a training set, encoded once and kept; raises ValueError if those that lie there are another VAE's."""
+    made_as = {"vae": digest({}, {name: tensor.cpu() for name, tensor in vae.state_dict().items()})}
+    return kept(path, made_as, lambda: {"latents": latents_of(vae, images, device).contiguous()}, device)["latents"]

@@ -45,7 +45,7 @@ def stream(server: Server, run: Run) -> Iterator[tuple[Any, ...]]:
 
 def waited_for(server: Server, run: Run, request: gr.Request, progress: gr.Progress) -> dict[str, Any]:
     """The run worked on to its end and delivered, as one answer."""
-    for frame in drive(run):
+    for frame in drive(run, watched=False):
         progress((frame.step, frame.steps), desc="optimising", unit="steps")
     server.deliver(run)
     return described(run, request)

@@ -25,7 +25,7 @@ class Disk:
     def __init__(self, script: list[tuple[int, Exception | None]]) -> None:
         self.script, self.saved, self.stop, self.slices = script, 0, False, 0
 
-    def gpu_slice(self, root: str, run_id: str, seconds: float) -> Iterator[Frame]:
+    def gpu_slice(self, root: str, run_id: str, seconds: float, watched: bool) -> Iterator[Frame]:
         """As many steps as the script says, then its error, if any."""
         steps, error = self.script[self.slices]
         self.slices += 1
@@ -114,7 +114,7 @@ def test_a_prior_that_is_not_to_be_had_is_told_apart(run: Run, on_disk: Callable
 
 
 def test_the_slice_says_when_it_is_the_prior(monkeypatch, tmp_path: Path) -> None:
-    def work(run: Run, seconds: float) -> Iterator[Frame]:
+    def work(run: Run, seconds: float, watched: bool) -> Iterator[Frame]:
         raise ModelUnavailable("owner/model", "is not on the Hub")
         yield
 
