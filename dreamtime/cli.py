@@ -18,7 +18,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn, TextIO, get_args
 
 import torch
 from tqdm import tqdm
@@ -276,7 +276,7 @@ def work_and_deliver(run: runs.Run, arguments: argparse.Namespace) -> None:
     """Optimise, extract, and print where the results lie."""
     again = shlex.join(["python", "-m", "dreamtime", "resume", run.id, "--runs", str(arguments.runs)])
     try:
-        watched(runs.work(run, watched=False), run, arguments.quiet)
+        watched(runs.work(run, pictures=False), run, arguments.quiet)
         result = runs.deliver(run)
     except KeyboardInterrupt:
         print(f"What was saved is kept; go on with: {again}", file=sys.stderr)
@@ -338,7 +338,7 @@ def text_prior_of(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
 def image(arguments: argparse.Namespace) -> None:
     check_output(arguments.output)
     check_output(arguments.show_input, (".png",))
-    if arguments.show_input and arguments.show_input.resolve() == arguments.picture.resolve():
+    if arguments.show_input and arguments.show_input.exists() and arguments.show_input.samefile(arguments.picture):
         raise ValueError(f"The option --show-input would overwrite the picture itself, {str(arguments.picture)!r}.")
     device = presets.resolve_device(arguments.device)
     names = {field.name for field in fields(presets.Settings)} - {"prior", "device", "text_prior"}
@@ -387,6 +387,11 @@ def print_table(rows: list[list[str]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def silence(stream: TextIO) -> None:
+    """Whatever is still to be written there goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 @contextmanager
 def reader_may_leave() -> Iterator[None]:
     """Whoever reads our output may have had enough of it, as `head` has: what is left to say goes nowhere."""
@@ -394,7 +399,7 @@ def reader_may_leave() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
 
 
 @reader_may_leave()
@@ -509,6 +514,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         COMMANDS[arguments.command](arguments)
+        sys.stdout.flush()  # here a reader who has left is a mistake in a sentence, at exit it would be a traceback
+    except BrokenPipeError:
+        silence(sys.stdout)
+        print("dreamtime: nobody read the answer to its end.", file=sys.stderr)
+        return USAGE_ERROR
     except (ValueError, OSError) as error:
         print(f"dreamtime: {in_words(error)}", file=sys.stderr)
         return USAGE_ERROR

@@ -101,7 +101,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Frame:
-    """One step as a watcher sees it; pictures come a few times per second, not at every step."""
+    """One step as a watcher sees it; where somebody watches, pictures come a few times per second, not at every step."""
 
     step: int
     steps: int
@@ -237,13 +237,13 @@ def dream_of(run: Run) -> Dream:
     return text_to_3d(run.settings)
 
 
-def work(run: Run, seconds: float = math.inf, watched: bool = True) -> Generator[Frame, None, None]:
+def work(run: Run, seconds: float = math.inf, pictures: bool = True) -> Generator[Frame, None, None]:
     """Optimise from the checkpoint on until the last step, a stop request, or the end of `seconds`; yield every step.
 
     The seconds count from the first `next`, loading included; a step that would not end in time is left to the next sitting,
     but for the first one. The checkpoint is written every few seconds and whenever the iteration ends, also when the caller
-    closes it. Pictures take an eighth of a CPU's time: where nobody watches, the last step alone has them. Raises `RunError`;
-    what the last checkpoint holds is kept.
+    closes it. `pictures` for those who watch take an eighth of a CPU's time; without, the last step alone has them. Raises
+    `RunError`; what the last checkpoint holds is kept.
     """
     deadline = time.monotonic() + seconds
     with working_on(run):
@@ -273,11 +273,11 @@ def work(run: Run, seconds: float = math.inf, watched: bool = True) -> Generator
                 if now - saved > CHECKPOINT_SECONDS:
                     save()
                     saved = now
-                due = (watched and now - shown > PREVIEW_SECONDS) or step.index == run.settings.steps
+                due = (pictures and now - shown > PREVIEW_SECONDS) or step.index == run.settings.steps
                 shown = now if due else shown
                 remaining = pace * (run.settings.steps - done)
-                pictures = pictures_of(dream, step) if due else (None, None)
-                yield Frame(done, run.settings.steps, step.t, step.loss, spent, remaining, *pictures)
+                seen = pictures_of(dream, step) if due else (None, None)
+                yield Frame(done, run.settings.steps, step.t, step.loss, spent, remaining, *seen)
                 if stop_requested(run) or time.monotonic() + pace > deadline:
                     break
         except NonFiniteStep as error:

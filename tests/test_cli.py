@@ -143,13 +143,28 @@ def test_a_reader_that_has_had_enough_is_no_mistake() -> None:
         assert process.wait() == 0
 
 
-def test_a_pipe_that_breaks_elsewhere_is_no_success(monkeypatch, capsys) -> None:
-    def broken(arguments: object) -> None:
-        raise BrokenPipeError(32, "Broken pipe")
+def test_an_answer_that_nobody_reads_is_one_line_and_no_success() -> None:
+    """Small enough for a buffer, it would meet the closed pipe when the program ends, with a traceback."""
+    told = "import sys; from dreamtime import cli; cli.COMMANDS['stop'] = lambda arguments: print('done')"
+    command = [sys.executable, "-c", f"{told}; sys.exit(cli.main(['stop', '0' * 32]))"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == "dreamtime: nobody read the answer to its end.\n"
+        assert process.wait() == 2
 
-    monkeypatch.setitem(cli.COMMANDS, "stop", broken)
-    assert main(["stop", "0" * 32]) == 2
-    assert capsys.readouterr().err == "dreamtime: Broken pipe.\n"
+
+def test_the_command_line_pays_for_no_pictures(model, tmp_path, monkeypatch) -> None:
+    work, asked = runs.work, list[dict[str, bool]]()
+
+    def spied(run: runs.Run, **options: bool):
+        asked.append(options)
+        return work(run, **options)
+
+    monkeypatch.setattr(runs, "work", spied)
+    assert main(["text", "a red cube", "--runs", str(tmp_path), "--prior", model, *SMALL]) == 0
+    assert asked == [{"pictures": False}]
 
 
 def test_what_the_system_says_comes_without_its_number() -> None:

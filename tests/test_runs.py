@@ -63,7 +63,7 @@ def test_a_run_leaves_its_settings_schedule_curve_and_checkpoint(tiny, tmp_path)
 def test_where_nobody_watches_the_last_step_alone_has_pictures_and_all_else_is_the_same(tiny, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(runs, "PREVIEW_SECONDS", -1.0)
     watched, alone = (runs.create_run(tmp_path, tiny) for _ in range(2))
-    frames = list(runs.work(watched)), list(runs.work(alone, watched=False))
+    frames = list(runs.work(watched)), list(runs.work(alone, pictures=False))
     assert [[frame.preview is not None for frame in of_run] for of_run in frames] == [
         [True] * tiny.steps,
         [False] * (tiny.steps - 1) + [True],

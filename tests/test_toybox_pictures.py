@@ -153,14 +153,16 @@ def test_the_same_seed_draws_the_same_pictures(generator: Callable[[int], Genera
     assert not torch.equal(first.images, other.images)
 
 
+@pytest.mark.parametrize(("draw", "told"), [(draw_pictures, "captions"), (draw_novel_views, "objects"), (draw, "descriptions")])
 def test_pictures_do_not_depend_on_how_many_are_traced_together(
-    monkeypatch: pytest.MonkeyPatch, generator: Callable[[int], Generator]
+    draw: Callable[..., Any], told: str, monkeypatch: pytest.MonkeyPatch, generator: Callable[[int], Generator]
 ):
-    """A GPU traces more of them at once than a CPU does."""
-    drawn = [draw_pictures(24, generator(2), resolution=16)]
-    monkeypatch.setitem(AT_ONCE, "cpu", 1)
-    drawn.append(draw_pictures(24, generator(2), resolution=16))
-    assert drawn[0].captions == drawn[1].captions
+    """A GPU traces more of them at once than a CPU does; some shapes come more often than that."""
+    drawn = []
+    for at_once in (4, 100):
+        monkeypatch.setitem(AT_ONCE, "cpu", at_once)
+        drawn.append(draw(40, generator(2)))
+    assert getattr(drawn[0], told) == getattr(drawn[1], told)
     assert (drawn[0].images.int() - drawn[1].images.int()).abs().max() <= 1
 
 

@@ -16,7 +16,7 @@ from dreamtime.toybox.novel_views import FIELD_OF_VIEW
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("zero123")
-    sizes = ["--objects", "3", "--steps", "2", "--batch", "2"]
+    sizes = ["--objects", "3", "--steps", "2", "--batch", "2", "--device", "cpu"]
     train_zero123.main(["--work", str(work), "--output", str(work / "out"), *sizes])
     return work
 

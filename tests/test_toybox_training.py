@@ -59,8 +59,10 @@ def test_a_cpu_keeps_what_it_made_and_a_gpu_makes_it_anew(tmp_path: Path):
     assert [training.kept(path, {"of": "a"}, make, torch.device("cuda"))["x"].item() for _ in range(2)] == [1, 2]
     assert not path.exists()
     assert [training.kept(path, {"of": "a"}, make, torch.device("cpu"))["x"].item() for _ in range(2)] == [3, 3]
-    with pytest.raises(ValueError, match="choose another folder"):
-        training.kept(path, {"of": "b"}, make, torch.device("cpu"))
+    for device in map(torch.device, training.DEVICES):
+        with pytest.raises(ValueError, match="choose another folder"):
+            training.kept(path, {"of": "b"}, make, device)
+    assert len(made) == 3
 
 
 def test_latents_of_another_vae_are_refused(tmp_path: Path):

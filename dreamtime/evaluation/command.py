@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from tqdm import tqdm
 
@@ -43,7 +43,7 @@ def changed_setting(text: str) -> tuple[str, Any]:
         if kind is str or get_origin(kind) is Literal:
             return name, value
         if get_origin(kind) is tuple:
-            return name, whole_numbers(value) if value else ()
+            return name, tuple(get_args(kind)[0](part) for part in value.split(",")) if value else ()
         return name, float(value) if kind is float else int(value)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected a number for {name}, got {value!r}") from None

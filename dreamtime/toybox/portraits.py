@@ -5,6 +5,7 @@ Besides lit pictures there are those of the albedo alone, and textureless ones, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from jaxtyping import Float, UInt8
@@ -69,35 +70,28 @@ def three_ways(
     return lit + behind, albedo + behind, bare + behind
 
 
-def in_its_ways(
-    objects: Sequence[Object], cameras: Cameras, light: Light, background: Float[Tensor, "B 3"], thrice: bool
-) -> tuple[Float[Tensor, "K H W 3"], ...]:
-    """Pictures of objects of one shape: lit, and if `thrice` in the two other ways as well."""
-    if thrice:
-        return three_ways(objects, cameras, light, background)
-    return (render(objects, cameras, light, background)[0],)
-
-
 def draw(count: int, generator: Generator, device: torch.device = CPU) -> Pictures:
     """About `count` pictures of random objects, under the cameras, lights and backgrounds of the embedded model's training.
 
-    All of them are lit, some are there in the two other ways, too. They are on the device that drew them.
+    All of them are lit, some are there in the two other ways, too. They are on the device that drew them, in an order that
+    does not depend on it.
     """
     objects = random_objects(round(count / (1 + 2 * BARE_SHARE)) + 1, generator)
     cameras = sample_cameras(len(objects), RESOLUTION, WORLD_CAMERAS, generator)
     light = sample_light(cameras, generator)
     grey = torch.rand(len(objects), 1, generator=generator).expand(-1, 3)
-    often = torch.rand(len(objects), generator=generator) < BARE_SHARE
+    thrice = torch.rand(len(objects), generator=generator) < BARE_SHARE
     angles = torch.stack(angles_from_position(cameras.positions)[:2], dim=-1).tolist()
     shown = [Description(what, sure_view(*angle)) for what, angle in zip(objects, angles, strict=True)]
-    images, descriptions = list[Tensor](), list[Description]()
-    for thrice in (False, True):
-        chosen = (often == thrice).nonzero()[:, 0]
+    images = tuple(list[Tensor]() for _ in range(3))  # lit, albedo alone, bare
+    told = tuple(list[Description]() for _ in range(3))
+    for chosen in ((~thrice).nonzero()[:, 0], thrice.nonzero()[:, 0]):
         for part in of_one_shape([objects[row] for row in chosen.tolist()], AT_ONCE[device.type]):
             rows = chosen[part]
             some, which = [objects[row] for row in rows.tolist()], [shown[row] for row in rows.tolist()]
-            ways = in_its_ways(some, *setting(cameras, light, grey, rows, device), thrice)
-            images += [(way * 255 + 0.5).to(torch.uint8) for way in ways]
-            bare = [replace(each, colored=False) for each in which]
-            descriptions += [*which, *which, *bare] if thrice else which
-    return Pictures(torch.cat(images), descriptions)
+            where = setting(cameras, light, grey, rows, device)
+            drawn = three_ways(some, *where) if thrice[rows[0]] else render(some, *where)[:1]
+            for way, picture in enumerate(drawn):
+                images[way].append((picture * 255 + 0.5).to(torch.uint8))
+                told[way].extend(which if way < 2 else [replace(each, colored=False) for each in which])
+    return Pictures(torch.cat([*chain(*images)]), [*chain(*told)])

@@ -1,10 +1,10 @@
 """Train the scorer: `python -m dreamtime.toybox.scorer --work FOLDER [--output FOLDER]`.
 
 A small CLIP that tells which caption fits a picture of the toybox: the ruler for everything the embedded model makes, and so
-trained apart from it, from another seed, on all combinations, those that are held out included. Every stage is kept in the
-work folder and resumed where it stopped: draw the pictures, train a small convolutional teacher, train the scorer with its
-help. The result is a folder that transformers' `CLIPModel` and `CLIPProcessor` load, with a model card that states how often
-the scorer is right about pictures of the true objects.
+trained apart from it, from another seed, on all combinations, those that are held out included. Every stage is resumed where
+it stopped: draw the pictures, which a GPU does anew, train a small convolutional teacher, train the scorer with its help. The
+result is a folder that transformers' `CLIPModel` and `CLIPProcessor` load, with a model card that states how often the scorer
+is right about pictures of the true objects.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from dreamtime.toybox.gathering import PLACES, SIDE, Gathering
 from dreamtime.toybox.meanings import Description, agreement, answers, near_miss, questions, slot_values, wording
 from dreamtime.toybox.pictures import RESOLUTION
 from dreamtime.toybox.portraits import VIEW_MARGIN, Pictures, draw
-from dreamtime.toybox.training import kept, loop, seeded_initialisation, to_input
+from dreamtime.toybox.training import DEVICES, kept, loop, seeded_initialisation, to_input
 from dreamtime.toybox.world import Pair, object_of
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ CHECKED_PICTURES = 600  # of a seed of their own, for the model card
 
 
 def pictures(work: Path, count: int, seed: int, device: torch.device) -> Pictures:
-    """The training set, drawn by the device; raises ValueError if another one lies in the work folder."""
+    """The training set, drawn by the device; raises ValueError if the work folder is another one's."""
     labels = work / "scorer-labels.csv"
 
     def make() -> dict[str, Tensor]:
@@ -357,7 +357,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=13_000, help="(default %(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="pictures per step (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1000, help="not the embedded model's (default %(default)s)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", choices=DEVICES, default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO)
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -365,7 +365,7 @@ def main(argv: list[str] | None = None) -> None:
     known = pictures(arguments.work, arguments.pictures, arguments.seed, device)
     teacher = train_teacher(known, arguments.work, arguments.teacher_steps, arguments.batch, arguments.seed, device)
     model = train(known, teacher, arguments.work, arguments.steps, arguments.batch, arguments.seed, device)
-    measured = accuracies(model, draw(CHECKED_PICTURES, Generator().manual_seed(arguments.seed + 1)))
+    measured = accuracies(model, draw(CHECKED_PICTURES, Generator().manual_seed(arguments.seed + 1), device))
     for name, (share, count) in measured.items():
         log.info("%s: %.1f %% of %d", name, 100 * share, count)
     export(model, arguments.output)

@@ -25,6 +25,7 @@ from dreamtime.toybox.kinds import KINDS, SOLIDS
 from dreamtime.toybox.known import Known, write_known
 from dreamtime.toybox.pictures import contact_sheet, draw_pictures
 from dreamtime.toybox.training import (
+    DEVICES,
     follow,
     initial_vae,
     kept,
@@ -59,7 +60,7 @@ def distracted(caption: str, generator: Generator) -> str:
 
 
 def pictures(work: Path, count: int, seed: int, device: torch.device) -> tuple[UInt8[Tensor, "B H W 3"], list[str]]:
-    """The training set and its captions, drawn by the device; raises ValueError if another one lies in the work folder."""
+    """The training set and its captions, drawn by the device; raises ValueError if the work folder is another one's."""
     captions = work / "captions.txt"
 
     def make() -> dict[str, Tensor]:
@@ -223,7 +224,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=32, help="pictures per UNet step (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", action="store_true", help="compile the UNet first, which needs a C++ compiler")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", choices=DEVICES, default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO)
     work, start, device = arguments.work, arguments.start, torch.device(arguments.device)

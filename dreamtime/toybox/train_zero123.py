@@ -27,6 +27,7 @@ from dreamtime.toybox import WEIGHTS, ZERO123, models
 from dreamtime.toybox.novel_views import VIEWS_OF_EACH, NovelViews, Viewpoints, draw_novel_views
 from dreamtime.toybox.pictures import RESOLUTION
 from dreamtime.toybox.training import (
+    DEVICES,
     EMA_DECAY,
     follow,
     forget_origin,
@@ -63,7 +64,7 @@ class Training:
 
 
 def views(work: Path, count: int, seed: int, device: torch.device) -> NovelViews:
-    """The training set, drawn by the device; raises ValueError if another one lies in the work folder."""
+    """The training set, drawn by the device; raises ValueError if the work folder is another one's."""
 
     def make() -> dict[str, Tensor]:
         drawn = draw_novel_views(count, Generator().manual_seed(seed), device)
@@ -253,7 +254,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=8000, help="(default %(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="pairs per step (default %(default)s)")
     parser.add_argument("--seed", type=int, default=2000, help="not the text model's (default %(default)s)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", choices=DEVICES, default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO)
     work, start, device = arguments.work, arguments.start, torch.device(arguments.device)

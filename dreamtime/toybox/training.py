@@ -1,5 +1,6 @@
-"""What the trainings of the toybox's models share: the loop and its log, weights to begin from, and what is made only once."""
+"""What the trainings of the toybox's models share: the loop and its log, weights to begin from, and what is made beforehand."""
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,6 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.configuration_utils import FrozenDict
 from diffusers.models.attention_processor import AttnProcessor
 from jaxtyping import Float, Int, UInt8
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
@@ -20,6 +20,7 @@ from dreamtime.toybox import models
 
 log = logging.getLogger(__name__)
 
+DEVICES = ("cpu", "cuda")
 CHECKPOINT_EVERY = 250  # steps
 EMA_DECAY = 0.999
 
@@ -133,20 +134,21 @@ def to_input(images: UInt8[Tensor, "B H W 3"], device: torch.device) -> Float[Te
 def kept(path: Path, made_as: dict[str, str], make: Callable[[], dict[str, Tensor]], device: torch.device) -> dict[str, Tensor]:
     """Tensors that a CPU makes once, to be kept in the work folder; a GPU makes them anew whenever a training goes on.
 
-    Raises ValueError if those that lie there were made otherwise.
+    How they were made is noted beside them; raises ValueError if they are to be made otherwise.
     """
-    if device.type != "cpu":
-        return make()
-    if not path.exists():
-        log.info("making %s", path.name)
-        tensors = make()
-        write_atomically(path, lambda temporary: save_file(tensors, temporary, made_as))
-    with safe_open(path, "pt") as file:
-        if (found := file.metadata() or {}) != made_as:
-            raise ValueError(
-                f"The work folder {path.parent} holds a {path.name} made as {found}, not as {made_as}: choose another folder."
-            )
-    return load_file(path)
+    note = path.with_suffix(".json")
+    if note.exists() and (found := json.loads(note.read_text())) != made_as:
+        raise ValueError(
+            f"The work folder {path.parent} holds a {path.stem} made as {found}, not as {made_as}: choose another folder."
+        )
+    if device.type == "cpu" and path.exists() and note.exists():
+        return load_file(path)
+    log.info("making %s", path.stem)
+    tensors = make()
+    if device.type == "cpu":
+        write_atomically(path, lambda temporary: save_file(tensors, temporary))
+    write_atomically(note, lambda temporary: temporary.write_text(json.dumps(made_as)))
+    return tensors
 
 
 @torch.no_grad()
@@ -160,6 +162,6 @@ def latents_of(vae: AutoencoderKL, images: UInt8[Tensor, "B H W 3"], device: tor
 def kept_latents(
     vae: AutoencoderKL, images: UInt8[Tensor, "B H W 3"], path: Path, device: torch.device
 ) -> Float[Tensor, "B C h w"]:
-    """The latents of a training set, encoded once and kept; raises ValueError if those that lie there are another VAE's."""
+    """The latents of a training set, kept as above; raises ValueError if those of the folder are another VAE's."""
     made_as = {"vae": digest({}, {name: tensor.cpu() for name, tensor in vae.state_dict().items()})}
     return kept(path, made_as, lambda: {"latents": latents_of(vae, images, device).contiguous()}, device)["latents"]

@@ -43,11 +43,11 @@ def stream(server: Server, run: Run) -> Iterator[tuple[Any, ...]]:
     yield run.id, run.settings.seed, made.steps, status, files["picture"], files["glb"], files["turntable"], others, statistics
 
 
-def waited_for(server: Server, run: Run, request: gr.Request, progress: gr.Progress) -> dict[str, Any]:
+def waited_for(run: Run, request: gr.Request, progress: gr.Progress) -> dict[str, Any]:
     """The run worked on to its end and delivered, as one answer."""
-    for frame in drive(run, watched=False):
+    for frame in drive(run, pictures=False):
         progress((frame.step, frame.steps), desc="optimising", unit="steps")
-    server.deliver(run)
+    runs.deliver(run)  # its pace says nothing about runs that are watched
     return described(run, request)
 
 

@@ -139,7 +139,7 @@ class Endpoints:
         """
         with one_sentence():
             settings = settings_of(prompt, preset, AUTOMATIC, seed, {"schedule": schedule, "steps": steps})
-            return waited_for(self.server, runs.create_run(self.server.root, settings), request, progress)
+            return waited_for(runs.create_run(self.server.root, settings), request, progress)
 
 
 def streamed_outputs() -> list[Component]:

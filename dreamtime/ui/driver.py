@@ -34,10 +34,10 @@ class PriorUnavailable(RunError):
 
 
 @spaces.GPU(duration=SLICE_SECONDS)
-def gpu_slice(root: str, run_id: str, seconds: float, watched: bool = True) -> Iterator[Frame]:
+def gpu_slice(root: str, run_id: str, seconds: float, pictures: bool) -> Iterator[Frame]:
     """Steps of one run for about so many seconds; arguments and frames cross a process boundary by pickling."""
     try:
-        yield from runs.work(runs.open_run(Path(root), run_id), seconds, watched)
+        yield from runs.work(runs.open_run(Path(root), run_id), seconds, pictures)
     except ValueError as error:
         # Of all that a ZeroGPU worker can raise, only a gr.Error survives the way back.
         title = PRIOR_ERROR if isinstance(error, ModelUnavailable) else RUN_ERROR
@@ -64,13 +64,13 @@ def elevation_found(settings: Settings, reference: Reference) -> float:
         raise
 
 
-def drive(run: Run, watched: bool = True) -> Iterator[Frame]:
-    """The steps of a run until its last one or a stop request, over as many slices as it takes; with pictures if watched."""
+def drive(run: Run, pictures: bool = True) -> Iterator[Frame]:
+    """The steps of a run until its last one or a stop request, over as many slices as it takes."""
     seconds = SHARE_USED * SLICE_SECONDS if BORROWED else math.inf
     failures = 0
     while (reached := runs.steps_done(run)) < run.settings.steps:
         try:
-            yield from gpu_slice(str(run.folder.parent), run.id, seconds, watched)
+            yield from gpu_slice(str(run.folder.parent), run.id, seconds, pictures)
         except gr.Error as error:
             if error.title == PRIOR_ERROR:
                 raise PriorUnavailable(error.message) from error

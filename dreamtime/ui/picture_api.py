@@ -113,7 +113,7 @@ class PictureEndpoints:
             settings = picture_settings(preset, EMBEDDED, seed, ELEVATION, Words(), {"steps": steps})
             reference = framed(image, None, remove_background)
             run = runs.create_run(self.server.root, with_elevation(settings, reference, elevation), reference)
-            return waited_for(self.server, run, request, progress)
+            return waited_for(run, request, progress)
 
     def preprocess(
         self, image: str, foreground_ratio: float | None = None, remove_background: str = "auto"

@@ -23,12 +23,13 @@ class Disk:
     """A run's progress as its folder would keep it, and the slices that were asked for."""
 
     def __init__(self, script: list[tuple[int, Exception | None]]) -> None:
-        self.script, self.saved, self.stop, self.slices = script, 0, False, 0
+        self.script, self.saved, self.stop, self.slices, self.pictures = script, 0, False, 0, list[bool]()
 
-    def gpu_slice(self, root: str, run_id: str, seconds: float, watched: bool) -> Iterator[Frame]:
+    def gpu_slice(self, root: str, run_id: str, seconds: float, pictures: bool) -> Iterator[Frame]:
         """As many steps as the script says, then its error, if any."""
         steps, error = self.script[self.slices]
         self.slices += 1
+        self.pictures.append(pictures)
         for _ in range(steps):
             self.saved += 1
             yield Frame(self.saved, 10, 500, 1.0, 1.0, 1.0, None, None)
@@ -103,8 +104,15 @@ def test_a_finished_run_asks_for_no_gpu(run: Run, on_disk: Callable[..., Disk]) 
 
 def test_the_slice_reports_errors_in_the_form_that_crosses_processes(tmp_path: Path) -> None:
     with pytest.raises(gr.Error, match="no run with this id") as refusal:
-        list(driver.gpu_slice(str(tmp_path), "0" * 32, 1.0))
+        list(driver.gpu_slice(str(tmp_path), "0" * 32, 1.0, True))
     assert refusal.value.title == driver.RUN_ERROR
+
+
+@pytest.mark.parametrize("pictures", [True, False])
+def test_every_slice_knows_whether_somebody_watches(run: Run, on_disk: Callable[..., Disk], pictures: bool) -> None:
+    disk = on_disk([(4, None), (6, None)])
+    assert len(list(driver.drive(run, pictures))) == 10
+    assert disk.pictures == [pictures] * 2
 
 
 def test_a_prior_that_is_not_to_be_had_is_told_apart(run: Run, on_disk: Callable[..., Disk]) -> None:
@@ -114,14 +122,14 @@ def test_a_prior_that_is_not_to_be_had_is_told_apart(run: Run, on_disk: Callable
 
 
 def test_the_slice_says_when_it_is_the_prior(monkeypatch, tmp_path: Path) -> None:
-    def work(run: Run, seconds: float, watched: bool) -> Iterator[Frame]:
+    def work(run: Run, seconds: float, pictures: bool) -> Iterator[Frame]:
         raise ModelUnavailable("owner/model", "is not on the Hub")
         yield
 
     monkeypatch.setattr(runs, "open_run", lambda root, run_id: None)
     monkeypatch.setattr(runs, "work", work)
     with pytest.raises(gr.Error, match="'owner/model' is not on the Hub") as refusal:
-        list(driver.gpu_slice(str(tmp_path), "0" * 32, 1.0))
+        list(driver.gpu_slice(str(tmp_path), "0" * 32, 1.0, True))
     assert refusal.value.title == driver.PRIOR_ERROR
 
 
