@@ -1,10 +1,10 @@
 """Every objective on the embedded prior, at equal UNet work or for equally many steps, scored against the true shapes.
 
-    python -m benchmarks.objectives --passes 240 --seeds 1
-    python -m benchmarks.objectives --steps 120 --objects 1 --output benchmarks/objectives-equal-steps
+    python -m benchmarks.objectives --preset standard --passes 250 --seeds 1
+    python -m benchmarks.objectives --preset draft --steps 60 --objects 1 --output benchmarks/objectives-equal-steps
 
 Work is counted in passes of one view through the UNet; a pass that learns counts three times, for its way back. SDS takes two
-passes a step, so 240 are its draft of 120 steps; an objective that takes more gets fewer steps.
+passes a step, so 250 are its 125 steps at the preset standard; an objective that takes more gets fewer steps.
 Appends one row per run to `objectives.csv` beside this file, or to what `--output` names (a run that is there is not repeated),
 then writes the summary `.md` and the picture sheet `.png`, whose rows are those of the summary.
 """
@@ -72,14 +72,14 @@ def optimised(settings: presets.Settings) -> tuple[assembly.Scene, float]:
     return dream.scene, seen() / settings.views
 
 
-def recipe(thing: Thing, variant: str, seed: int, steps: int) -> presets.Settings:
-    """The draft preset for so many steps of a variant."""
-    return presets.preset("draft", "cpu", prompt=thing.caption, seed=seed, steps=steps, **VARIANTS[variant])
+def recipe(preset: str, thing: Thing, variant: str, seed: int, steps: int) -> presets.Settings:
+    """The preset for so many steps of a variant."""
+    return presets.preset(preset, "cpu", prompt=thing.caption, seed=seed, steps=steps, **VARIANTS[variant])
 
 
-def steps_within(passes: int, thing: Thing, variant: str, seed: int) -> int:
+def steps_within(passes: int, preset: str, thing: Thing, variant: str, seed: int) -> int:
     """As many steps as the passes allow, found by a short trial."""
-    _, trial = optimised(recipe(thing, variant, seed, TRIAL_STEPS))
+    _, trial = optimised(recipe(preset, thing, variant, seed, TRIAL_STEPS))
     return max(round(passes * TRIAL_STEPS / trial), 1)
 
 
@@ -88,9 +88,12 @@ def likest_solid(mesh: Mesh, color: str) -> str:
     return max(SOLIDS, key=lambda kind: score(mesh, Thing(kind, color)).iou_scaled)
 
 
-def one_run(thing: Thing, variant: str, seed: int, passes: int | None, steps: int, picture: Path) -> dict[str, str]:
+def one_run(
+    preset: str, thing: Thing, variant: str, seed: int, passes: int | None, steps: int, picture: Path
+) -> dict[str, str]:
     """Optimise for the steps, or for those within the passes, extract, score, and keep a strip of four views."""
-    settings = recipe(thing, variant, seed, steps if passes is None else steps_within(passes, thing, variant, seed))
+    about = (preset, thing, variant, seed)
+    settings = recipe(*about, steps if passes is None else steps_within(passes, *about))
     started = time.process_time()
     scene, taken = optimised(settings)
     seconds = time.process_time() - started
@@ -108,7 +111,7 @@ def summary(rows: list[dict[str, str]], things: list[Thing], budget: str) -> str
     """A table of means per variant."""
     lines = [
         measured_on(),
-        f"Draft preset, {budget} a run, {', '.join(thing.caption for thing in things)}.",
+        f"Preset {budget} a run, {', '.join(thing.caption for thing in things)}.",
         "",
         "Of the eight solids of the toybox, a result is likest the one that it overlaps most after the best turn and scale.",
         "",
@@ -128,7 +131,8 @@ def summary(rows: list[dict[str, str]], things: list[Thing], budget: str) -> str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--passes", type=int, default=240, help="of each view of a step through the UNet, in a whole run")
+    parser.add_argument("--preset", default="standard", help="(default %(default)s)")
+    parser.add_argument("--passes", type=int, default=250, help="of each view of a step through the UNet, in a whole run")
     parser.add_argument("--steps", type=int, help="so many for every objective, whatever work they are")
     parser.add_argument("--objects", type=int, default=len(THINGS), help="the first so many (default %(default)s)")
     parser.add_argument("--seeds", type=int, default=1)
@@ -139,12 +143,12 @@ def main() -> None:
     pictures.mkdir(exist_ok=True)
     things = THINGS[: arguments.objects]
     passes, steps = (None, arguments.steps) if arguments.steps else (arguments.passes, 0)
-    budget = f"{passes} UNet passes per view" if passes else f"{steps} steps"
+    budget = f"{arguments.preset}, " + (f"{passes} UNet passes per view" if passes else f"{steps} steps")
     todo = []
     for seed, thing, name in product(range(arguments.seeds), things, VARIANTS):
         key = {"prompt": thing.caption, "variant": name, "budget": budget, "seed": str(seed)}
         picture = pictures / f"{picture_name(thing, name, seed)}.png"
-        todo.append((key, one_run, (thing, name, seed, passes, steps, picture)))
+        todo.append((key, one_run, (arguments.preset, thing, name, seed, passes, steps, picture)))
     rows = completed(table, FIELDS, todo, arguments.workers)
     arguments.output.with_suffix(".md").write_text(summary(rows, things, budget))
     strips = [

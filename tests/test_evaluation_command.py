@@ -107,6 +107,7 @@ def test_progress_tells_the_time_that_is_left(
         ("t_max=900", "t_max", 900),
         ("objective=csd", "objective", "csd"),
         ("table=900,500,20", "table", (900, 500, 20)),
+        ("distance=1.6,2.0", "distance", (1.6, 2.0)),
     ],
 )
 def test_settings_have_their_own_types(text: str, name: str, value: object):
