@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from dreamtime.evaluation.grid import become_worker
+
 Row = dict[str, str]
 
 
@@ -49,7 +51,7 @@ def completed(
     """
     rows = rows_of(path)
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(workers, spawn, initializer=become_worker) as pool:
         new = [job for job in jobs if not any(job[0].items() <= row.items() for row in rows)]
         running = {pool.submit(measure, *arguments): key for key, measure, arguments in new}
         for finished in as_completed(running):

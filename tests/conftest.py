@@ -28,6 +28,7 @@ REQUIREMENTS: dict[str, tuple[bool, str]] = {
     "no_cuda": (not CUDA, "there is a CUDA device"),
     "nerfacc_cuda": (NERFACC_CUDA, "there is no CUDA device or no compiled nerfacc"),
     "tinycudann": (CUDA and find_spec("tinycudann") is not None, "there is no CUDA device or no tinycudann"),
+    "posix": (os.name == "posix", "asks whether a process is there, as only POSIX can tell"),
     "browser": (CHROMIUM is not None, "there is no Chromium on the path"),
 }
 """Marker to whether this machine has what it needs, and the reason to give when not."""

@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -151,6 +154,47 @@ def test_workers_are_processes_of_one_thread(tmp_path: Path):
     told = [json.loads((grid.folder_of(tmp_path, cell) / "result.json").read_text()) for cell in cells]
     assert {threads for _, threads in told} == {1}
     assert os.getpid() not in {process for process, _ in told}
+
+
+ENDLESS = """
+import os, sys, time
+from pathlib import Path
+from dreamtime.evaluation import grid
+
+def endless(place):
+    Path(place).write_text(str(os.getpid()))
+    time.sleep(600)
+
+if __name__ == "__main__":
+    with grid.processes(1) as executor:
+        executor.submit(endless, sys.argv[1]).result()
+"""
+
+
+def is_there(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.posix
+def test_workers_end_with_whoever_started_them(tmp_path: Path):
+    """Killed, it can tell them nothing."""
+    script, place = tmp_path / "endless.py", tmp_path / "place"
+    script.write_text(ENDLESS)
+    parent = subprocess.Popen([sys.executable, str(script), str(place)])
+    deadline = time.monotonic() + 120
+    while not (place.exists() and place.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    worker = int(place.read_text())
+    assert is_there(worker)
+    parent.kill()
+    parent.wait()
+    while is_there(worker) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not is_there(worker)
 
 
 def test_workers_are_bounded_by_the_cores():

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import re
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -111,10 +112,19 @@ def checked_workers(workers: int | None, device: str) -> int:
     return workers
 
 
+def end_with_parent() -> None:
+    """Wait for the end of the process that started this one, however it comes, and end it too."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
 def become_worker() -> None:
-    """One thread for one run; an interrupt is the business of the process that waits."""
+    """One thread for one run; an interrupt is the business of the process that waits, whose end is the end of all."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 @contextmanager
