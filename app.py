@@ -1,9 +1,14 @@
 """DreamTime's app: `python app.py` serves the page, its API and its MCP server; what a Space runs."""
 
 import os
+import sys
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+if port := os.environ.get("GRADIO_SERVER_PORT"):
+    os.environ.setdefault("GRADIO_NUM_PORTS", "1")  # this one or none
+    if not (port.isdecimal() and 0 < int(port) < 65536):
+        sys.exit(f"dreamtime: GRADIO_SERVER_PORT must be a number from 1 to 65535, got {port!r}.")
 
 import spaces  # noqa: F401 - before anything that could touch CUDA
 

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 UNEXPECTED, USAGE_ERROR = 1, 2
 LISTED = ("schedule", "objective", "guidance_scale", "steps", "learning_rate", "views", "resolution", "representation")
 FORMATS = (".glb", ".obj", ".ply", ".stl")
+RUNS = Path(os.environ.get("DREAMTIME_RUNS") or "runs")
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -85,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     stop = commands.add_parser("stop", help="ask a run in another process to stop and deliver its mesh")
     stop.add_argument("run_id", metavar="RUN_ID")
-    stop.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where run folders live (default ./runs)")
+    stop.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help="where run folders live (default as for text)")
 
     command.add_arguments(commands.add_parser("evaluate", help="run a grid of prompts and schedules and measure the results"))
 
@@ -180,7 +181,7 @@ def add_recipe_options(parser: argparse.ArgumentParser, prior: str, choose_metho
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=f"copy the model there; {', '.join(FORMATS)}")
     parser.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where run folders live (default ./runs)"
+        "--runs", type=Path, default=RUNS, metavar="DIR", help="where run folders live (default $DREAMTIME_RUNS or ./runs)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of paths")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -244,32 +245,39 @@ def watched(frames: Generator[runs.Frame, None, None], run: runs.Run, quiet: boo
             as_before()
 
 
-def copy_obj(source: Path, output: Path) -> None:
-    """The OBJ with its material and texture, all three by the new name, so that many fit into one folder."""
-    shutil.copyfile(source.with_suffix(".png"), output.with_suffix(".png"))
-    for old, new in ((source, output), (source.with_suffix(".mtl"), output.with_suffix(".mtl"))):
+def copy_obj(source: Path, output: Path) -> dict[str, str]:
+    """The OBJ with its material and texture, named after it, so that many fit into one folder; where the two lie.
+
+    `duck.obj` comes with `duck.mtl` and `duck-texture.png`: `duck.png` may well be the picture that it was made from.
+    """
+    names = {"mtllib": output.with_suffix(".mtl"), "map_Kd": output.with_name(f"{output.stem}-texture.png")}
+    shutil.copyfile(source.with_suffix(".png"), names["map_Kd"])
+    for old, new in ((source, output), (source.with_suffix(".mtl"), names["mtllib"])):
         text = old.read_text(encoding="utf-8")
-        for keyword, ending in (("mtllib", ".mtl"), ("map_Kd", ".png")):
-            text = text.replace(f"{keyword} {source.stem}{ending}", f"{keyword} {output.stem}{ending}")
+        for keyword, path in names.items():
+            text = text.replace(f"{keyword} {source.stem}{'.mtl' if keyword == 'mtllib' else '.png'}", f"{keyword} {path.name}")
         new.write_text(text, encoding="utf-8")
+    return {"material": str(names["mtllib"]), "texture": str(names["map_Kd"])}
 
 
-def copy_result(result: runs.Result, output: Path) -> None:
-    """The model under the name that was asked for; an OBJ brings the material and texture that it refers to.
+def copy_result(result: runs.Result, output: Path) -> dict[str, str]:
+    """The model under the name that was asked for, and with an OBJ the material and texture that it refers to: what lies where.
 
     Raises ValueError, with where the model lies.
     """
     source = result.files[output.suffix.lower()[1:]]
+    beside: dict[str, str] = {}
     try:
         if output.exists() and output.samefile(source):
-            return
+            return {"output": str(output)}
         if output.suffix.lower() == ".obj":
-            copy_obj(source, output)
+            beside = copy_obj(source, output)
         else:
             shutil.copyfile(source, output)
     except OSError as error:
         reason = error.strerror or error
         raise ValueError(f"The model lies in {str(source)!r}; it could not be copied to {str(output)!r}: {reason}.") from error
+    return {"output": str(output), **beside}
 
 
 def work_and_deliver(run: runs.Run, arguments: argparse.Namespace) -> None:
@@ -284,24 +292,26 @@ def work_and_deliver(run: runs.Run, arguments: argparse.Namespace) -> None:
     for note in result.notes:
         print(note, file=sys.stderr)
     files = {name: str(path) for name, path in result.files.items()}
-    if arguments.output:
-        copy_result(result, arguments.output)
-        files["output"] = str(arguments.output)
+    written = copy_result(result, arguments.output) if arguments.output else {}
+    files |= written
+    stopped = result.steps < run.settings.steps
     if arguments.json:
         print(
             json.dumps(
                 {
                     "run_id": run.id,
                     "seed": run.settings.seed,
+                    "state": "stopped" if stopped else "finished",
                     "steps": result.steps,
+                    "of": run.settings.steps,
                     "files": files,
                     "statistics": result.statistics,
                 }
             )
         )
     else:
-        print(files.get("output") or files["glb"])
-    if result.steps < run.settings.steps:
+        print(*(written.values() or [files["glb"]]), sep="\n")
+    if stopped:
         print(f"Stopped at step {result.steps} of {run.settings.steps}; go on with: {again}", file=sys.stderr)
 
 
@@ -436,9 +446,17 @@ def list_presets(arguments: argparse.Namespace) -> None:
     print(f"\n{methods.IN_ALL}")
 
 
+def opened(arguments: argparse.Namespace) -> runs.Run:
+    """The run that was named, or a ValueError that says where it was looked for."""
+    try:
+        return runs.open_run(arguments.runs, arguments.run_id)
+    except runs.RunError as error:
+        raise ValueError(f"{error} It was looked for in {str(arguments.runs)!r}; --runs names another folder.") from error
+
+
 def resume(arguments: argparse.Namespace) -> None:
     check_output(arguments.output)
-    run = runs.open_run(arguments.runs, arguments.run_id)
+    run = opened(arguments)
     runs.clear_stop(run)
     if not run.checkpoint.exists():
         print("There is no checkpoint of this run: it begins anew, as it began before.", file=sys.stderr)
@@ -446,7 +464,7 @@ def resume(arguments: argparse.Namespace) -> None:
 
 
 def stop(arguments: argparse.Namespace) -> None:
-    runs.request_stop(runs.open_run(arguments.runs, arguments.run_id))
+    runs.request_stop(opened(arguments))
 
 
 @reader_may_leave()
@@ -462,11 +480,12 @@ def schedule(arguments: argparse.Namespace) -> None:
     if arguments.format == "png":
         from dreamtime import plots
 
-        target = arguments.output or Path(f"schedule-{arguments.schedule}.png")
-        plots.schedule_png(
-            target, alphas_cumprod, table, drawn, arguments.schedule, options.get("m", 500.0), options.get("s", 125.0)
-        )
-        print(target)
+        shape = (options.get("m", 500.0), options.get("s", 125.0))
+        into_a_file = arguments.output or sys.stdout.isatty()
+        target = (arguments.output or Path(f"schedule-{arguments.schedule}.png")) if into_a_file else sys.stdout.buffer
+        plots.schedule_png(target, alphas_cumprod, table, drawn, arguments.schedule, *shape)
+        if into_a_file:
+            print(target)
         return
     with arguments.output.open("w", newline="") if arguments.output else nullcontext(sys.stdout) as file:
         if arguments.format == "json":

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import torch
 from jaxtyping import Float
@@ -64,9 +65,15 @@ def schedule_figure(
 
 
 def schedule_png(
-    target: Path, alphas_cumprod: Float[Tensor, " T"], table: Timetable, drawn: list[int], name: str, m: float, s: float
+    target: Path | IO[bytes],
+    alphas_cumprod: Float[Tensor, " T"],
+    table: Timetable,
+    drawn: list[int],
+    name: str,
+    m: float,
+    s: float,
 ) -> None:
-    """Write `schedule_figure` to a PNG file; `drawn` are the t of the steps, which a random schedule has chosen already."""
+    """Write `schedule_figure` as PNG; `drawn` are the t of the steps, which a random schedule has chosen already."""
     schedule_figure(alphas_cumprod, table, drawn, name, m, s).savefig(target, dpi=150, format="png")
 
 

@@ -84,7 +84,8 @@ def read_picture(source: Source) -> Picture:
         check_size(source, name)
         return decoded(source, name)
     if isinstance(source, str | Path) and not Path(source).is_file():
-        raise BadPicture(f"A picture file is needed, but there is no file {name!r}.")
+        found = f"{name!r} is a folder" if Path(source).is_dir() else f"there is no file {name!r} on this disk"
+        raise BadPicture(f"A picture file is needed, but {found}.")
     with io.BytesIO(source) if isinstance(source, bytes) else opened_file(Path(source)) as file:
         try:
             image = Image.open(file, formats=FORMATS)

@@ -245,13 +245,17 @@ def test_json_for_machines(finished, capsys) -> None:
     assert Path(result["files"]["stl"]).is_file()
 
 
-def test_obj_comes_with_its_material_and_texture(model, tmp_path) -> None:
+def test_obj_comes_with_its_material_and_texture(model, tmp_path, capsys) -> None:
+    """`cube.png` may well be the picture that somebody works from."""
     output = tmp_path / "cube.obj"
+    (tmp_path / "cube.png").write_text("mine")
     assert main(["text", "a red cube", "-o", str(output), "--runs", str(tmp_path / "runs"), "--prior", model, *SMALL]) == 0
     material = next(line.split()[1] for line in output.read_text().splitlines() if line.startswith("mtllib"))
     texture = next(line.split()[1] for line in (tmp_path / material).read_text().splitlines() if line.startswith("map_Kd"))
     assert (tmp_path / texture).read_bytes()[:4] == b"\x89PNG"
-    assert (material, texture) == ("cube.mtl", "cube.png"), "another one beside it keeps its own"
+    assert (material, texture) == ("cube.mtl", "cube-texture.png"), "another one beside it keeps its own"
+    assert (tmp_path / "cube.png").read_text() == "mine"
+    assert capsys.readouterr().out.split() == [str(output), str(tmp_path / material), str(tmp_path / texture)]
 
 
 def test_schedule_as_json_has_n_timesteps(capsys) -> None:
@@ -268,6 +272,13 @@ def test_schedule_options_reach_it(capsys) -> None:
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert len(rows) == 1000
     assert rows[-1] == {"i": "1000", "t": "20"}
+
+
+def test_schedule_as_png_goes_where_standard_output_goes(tmp_path) -> None:
+    command = [sys.executable, "-m", "dreamtime", "schedule", "--steps", "20", "--format", "png"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(dreamtime.__file__).parents[1])}
+    assert subprocess.run(command, capture_output=True, check=True, cwd=tmp_path, env=environment).stdout[:4] == b"\x89PNG"
+    assert not list(tmp_path.iterdir())
 
 
 def test_schedule_as_png(tmp_path, capsys) -> None:
@@ -316,7 +327,7 @@ def test_a_random_schedule_repeats_with_its_seed(capsys) -> None:
         (["text", "a red cube", "-o", "cube.png"], "must end in one of .glb"),
         (["text", "a red cube", "-o", "/no/such/folder/cube.glb"], "folder must exist"),
         (["resume", "../../etc/passwd"], "32 hexadecimal digits"),
-        (["resume", "0" * 32], "no run with this id"),
+        (["resume", "0" * 32, "--runs", "elsewhere"], "looked for in 'elsewhere'; --runs names another folder"),
         (["stop", "0" * 32], "no run with this id"),
         (["schedule", "--name", "nothing"], "Unknown schedule 'nothing'"),
         (["schedule", "--steps", "0"], "got 0"),

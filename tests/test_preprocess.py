@@ -115,9 +115,13 @@ def test_bad_files_are_refused_with_one_sentence(name: str, tmp_path: Path):
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path):
-    for path in (tmp_path / "photo.png", tmp_path):
-        with pytest.raises(BadPicture, match=r"there is no file"):
-            read_picture(path)
+    for source, found in (
+        (tmp_path / "photo.png", "there is no file 'photo.png' on this disk"),
+        ("https://pictures.example/a.png", "there is no file 'a.png' on this disk"),
+        (tmp_path, f"'{tmp_path.name}' is a folder"),
+    ):
+        with pytest.raises(BadPicture, match=f"A picture file is needed, but {found}"):
+            read_picture(source)
 
 
 def test_an_opened_picture_is_checked_like_a_file():

@@ -52,14 +52,14 @@ def waited_for(run: Run, request: gr.Request, progress: gr.Progress) -> dict[str
 
 
 def state_of(run: Run) -> str:
-    """What a run is doing: running, finished, stopped, or unfinished (resume goes on)."""
+    """What a run is doing: running, making the mesh, finished, stopped, or unfinished (resume goes on)."""
     try:
         with runs.working_on(run):
             pass
     except runs.RunError:
         return "running"
     if runs.steps_done(run) == run.settings.steps:
-        return "finished"
+        return "finished" if runs.delivered(run) else "making the mesh"
     return "stopped" if runs.stop_requested(run) else "unfinished"
 
 

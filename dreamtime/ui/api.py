@@ -91,7 +91,9 @@ class Endpoints:
         return "stopping"
 
     def run_status(self, run_id: str, request: gr.Request) -> dict[str, Any]:
-        """What a run is doing (running, finished, stopped, unfinished), how far it is, and where its files are once they exist.
+        """What a run is doing (running, making the mesh, finished, stopped, unfinished), and where its files are once they are.
+
+        Its step is that of the latest checkpoint, which is written every ten seconds.
 
         Parameters:
             run_id: The run's id, 32 hexadecimal digits.

@@ -105,15 +105,18 @@ def launch() -> None:
     demo = build(server)
     demo.queue(max_size=20)
     start_housekeeping(server)
-    demo.launch(
-        theme=theme(),
-        css_paths=[STYLE],
-        favicon_path=LOGO,
-        mcp_server=True,
-        show_error=True,
-        max_file_size=MAX_BYTES,
-        run_history=False,
-        enable_monitoring=False,
-        allowed_paths=[str(server.root), str(EXAMPLES)],
-        footer_links=["api", "settings"],
-    )
+    try:
+        demo.launch(
+            theme=theme(),
+            css_paths=[STYLE],
+            favicon_path=LOGO,
+            mcp_server=True,
+            show_error=True,
+            max_file_size=MAX_BYTES,
+            run_history=False,
+            enable_monitoring=False,
+            allowed_paths=[str(server.root), str(EXAMPLES)],
+            footer_links=["api", "settings"],
+        )
+    except OSError as error:  # all ports that it may take are taken
+        sys.exit(f"dreamtime: {error}")

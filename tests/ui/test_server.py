@@ -1,5 +1,9 @@
 """What a server knows of itself, and what the page says about time, examples and schedules because of it."""
 
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +22,8 @@ from dreamtime.ui.picture_layout import picture_presets
 from dreamtime.ui.schedule_tab import comparison, table_csv
 from dreamtime.ui.server import Pace, Server, measured_runs, server_from_environment
 from dreamtime.ui.text_layout import example_pictures, example_prompts, text_presets
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_environment_chooses_folder_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,3 +159,25 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path, monkeypatc
     monkeypatch.setenv("DREAMTIME_RUNS", str(tmp_path / "file" / "runs"))
     with pytest.raises(ValueError, match=r"cannot be made .* choose another by DREAMTIME_RUNS"):
         server_from_environment()
+
+
+@pytest.mark.parametrize("port", ["abc", "99999", "-1", "0"])
+def test_a_port_that_is_none_is_one_line(port: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "app.py"], cwd=ROOT, env=os.environ | {"GRADIO_SERVER_PORT": port}, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"dreamtime: GRADIO_SERVER_PORT must be a number from 1 to 65535, got {port!r}.\n"
+
+
+def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
+    """The port was named: another one would do nobody a service."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        chosen = {"GRADIO_SERVER_PORT": port, "DREAMTIME_RUNS": str(tmp_path)}
+        done = subprocess.run([sys.executable, "app.py"], cwd=ROOT, env=os.environ | chosen, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"dreamtime: Cannot find empty port in range: {port}-{port}.")
+    assert "Traceback" not in done.stderr
