@@ -28,7 +28,7 @@ from dreamtime.ui.pictures import (
 from dreamtime.ui.server import Server
 from dreamtime.ui.stage import Stage, build_stage, id_of
 from dreamtime.ui.text_layout import EXAMPLES, PRESET
-from dreamtime.ui.widgets import AUTOMATIC, LOADING, PRIOR_NAMES, SCHEDULING
+from dreamtime.ui.widgets import AUTOMATIC, LOADING, PRIOR_NAMES, SCHEDULING, start_word
 
 PICTURES, RESULTS = EXAMPLES / "pictures", EXAMPLES / "results"
 REMOVAL_WORDS = {"auto": "Automatic", "always": "Always", "never": "Never"}
@@ -51,6 +51,7 @@ class PictureTab:
     preset: gr.Radio
     randomise: gr.Checkbox
     prior: gr.Dropdown
+    start: gr.Textbox  # hidden: the preset and prior that the knobs stand as set by
     prompt: gr.Textbox
     text_prior: gr.Dropdown
     text_weight: gr.Number
@@ -66,7 +67,7 @@ class PictureTab:
     def asked(self) -> list[Component]:
         """What says which run is wanted, and the banner that follows from it."""
         camera = [self.elevation, self.automatic]
-        start = [self.preset, self.randomise, self.prior]
+        start = [self.preset, self.randomise, self.prior, self.start]
         return [self.banner, *self.framing, *camera, *start, *self.words, *self.knobs.values()]
 
     @property
@@ -159,7 +160,8 @@ def controls(server: Server, values: dict[str, Any]) -> dict[str, Any]:
     preset = gr.Radio(picture_presets(server, EMBEDDED), value=PRESET, label="Quality", elem_classes="dt-presets")
     seed, randomise = seed_row()
     go = gr.Button("Generate", variant="primary", size="lg")
-    chosen |= {"preset": preset, "seed": seed, "randomise": randomise, "go": go}
+    start = gr.Textbox(start_word(PRESET, EMBEDDED), visible=False)
+    chosen |= {"preset": preset, "seed": seed, "randomise": randomise, "go": go, "start": start}
     return chosen | drawer(values) | earlier_runs()
 
 

@@ -31,7 +31,7 @@ from dreamtime.ui.pictures import (
 from dreamtime.ui.running import connect_runs, start
 from dreamtime.ui.server import PRIOR, RUNNING, Server
 from dreamtime.ui.watching import Updates
-from dreamtime.ui.widgets import MAX_SEED, kept_elsewhere, values_of
+from dreamtime.ui.widgets import MAX_SEED, followed, kept_elsewhere, start_word, values_of
 
 NAME_EXAMPLES = """() => setTimeout(() => document.querySelectorAll("#dt-examples button:has(img)").forEach(button => {
     const file = decodeURI(button.querySelector("img").src).split("/").pop()
@@ -144,11 +144,13 @@ def connect_start(tab: PictureTab, server: Server) -> None:
         prompt: str,
         text_prior: str,
         text_weight: float,
+        stood_for: str,
         *values: Any,
     ) -> Iterator[Updates]:
         with one_sentence(escape):
             seed = secrets.randbelow(MAX_SEED) if randomise else seed
-            knobs, words = dict(zip(PICTURE_KNOBS, values, strict=True)), Words(prompt, text_prior, text_weight)
+            turned, words = dict(zip(PICTURE_KNOBS, values, strict=True)), Words(prompt, text_prior, text_weight)
+            knobs = followed(turned, stood_for, (preset, prior), picture_values)
             settings = picture_settings(preset, prior, seed, elevation, words, knobs)
             reference = reference_of(picture, ratio, removal)
             yield {tab.banner: banner_of(prior)}
@@ -168,7 +170,7 @@ def connect_start(tab: PictureTab, server: Server) -> None:
             yield from start(stage, tab.banner, server, settings, instead, reference)
 
     chosen = [tab.elevation, tab.automatic, tab.preset, tab.prior, stage.seed, tab.randomise]
-    inputs = [*tab.framing, *chosen, *tab.words, *tab.knobs.values()]
+    inputs = [*tab.framing, *chosen, *tab.words, tab.start, *tab.knobs.values()]
     outputs = [tab.banner, tab.elevation, tab.found]
     for event in connect_runs(stage, server, [stage.go.click], start_pressed, inputs, outputs):
         event.then(lambda prior: gr.Radio(picture_presets(server, prior)), tab.prior, tab.preset, queue=False, **QUIET)
@@ -186,7 +188,9 @@ def picture_again(tab: PictureTab, run: Run) -> Updates:
     known = {tab.prior: settings.prior, tab.banner: banner_of(settings.prior)} if settings.prior in PICTURE_PRIOR_NAMES else {}
     words = {tab.prompt: settings.prompt, tab.text_weight: settings.text_weight}
     words |= {tab.text_prior: settings.text_prior} if settings.text_prior in presets.PRIORS else {}
-    chosen = {tab.preset: picture_start_of(settings), tab.randomise: False}
+    preset = picture_start_of(settings)
+    start = start_word(preset, settings.prior if known else EMBEDDED)
+    chosen = {tab.preset: preset, tab.randomise: False, tab.start: start}
     knobs = {tab.knobs[name]: value for name, value in values_of(settings, tab.knobs).items()}
     return {**picture, **camera, **known, **words, **chosen, **knobs}
 
@@ -196,12 +200,12 @@ def connect_choices(tab: PictureTab, server: Server) -> None:
 
     def start_chosen(preset: str, prior: str) -> list[Any]:
         with one_sentence(escape):
-            return list(picture_values(preset, prior).values())
+            return [start_word(preset, prior), *picture_values(preset, prior).values()]
 
     def prior_chosen(prior: str) -> list[Any]:
         return [gr.Radio(picture_presets(server, prior)), foreground_ratio(prior), banner_of(prior)]
 
     knobs = list(tab.knobs.values())
-    gr.on([tab.preset.input, tab.prior.input], start_chosen, [tab.preset, tab.prior], knobs, queue=False, **QUIET)
+    gr.on([tab.preset.input, tab.prior.input], start_chosen, [tab.preset, tab.prior], [tab.start, *knobs], queue=False, **QUIET)
     tab.prior.input(prior_chosen, tab.prior, [tab.preset, tab.ratio, tab.banner], queue=False, **QUIET)
     tab.automatic.change(lambda automatic: gr.Slider(interactive=not automatic), tab.automatic, tab.elevation, **QUIET)

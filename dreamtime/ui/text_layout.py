@@ -26,6 +26,7 @@ from dreamtime.ui.widgets import (
     SCHEDULING,
     preset_values,
     resolved,
+    start_word,
 )
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -42,13 +43,14 @@ class TextTab:
     preset: gr.Radio
     randomise: gr.Checkbox
     prior: gr.Dropdown
+    start: gr.Textbox  # hidden: the preset, prior and method that the knobs stand as set by
     knobs: dict[str, Component]  # by the field of `Settings` that each stands for
     stage: Stage
 
     @property
     def asked(self) -> list[Component]:
         """What says which run is wanted, and the banner that follows from it."""
-        return [self.banner, self.prompt, self.preset, self.randomise, self.prior, *self.knobs.values()]
+        return [self.banner, self.prompt, self.preset, self.randomise, self.prior, self.start, *self.knobs.values()]
 
 
 def example_prompts() -> list[str]:
@@ -90,8 +92,9 @@ def controls(server: Server, values: dict[str, Any]) -> dict[str, Any]:
     seed, randomise = seed_row()
     go = gr.Button("Generate", variant="primary", size="lg")
     prior, knobs = drawer(values)
+    start = gr.Textbox(start_word(PRESET, AUTOMATIC, values["method"]), visible=False)
     chosen = {"prompt": prompt, "preset": preset, "seed": seed, "randomise": randomise, "prior": prior, "knobs": knobs}
-    return {**chosen, "go": go, **earlier_runs()}
+    return {**chosen, "start": start, "go": go, **earlier_runs()}
 
 
 def lay_out(server: Server, banner: gr.HTML) -> TextTab:
@@ -105,5 +108,5 @@ def lay_out(server: Server, banner: gr.HTML) -> TextTab:
             idle = panels.showcase(examples) if examples else panels.picture("Your object takes shape here.")
             invitation = "Describe one object and press Generate."
             stage = build_stage("text", invitation, idle, schedule_preview(values, AUTOMATIC), values["steps"], left)
-    own = {name: left[name] for name in ("prompt", "preset", "randomise", "prior", "knobs")}
+    own = {name: left[name] for name in ("prompt", "preset", "randomise", "prior", "start", "knobs")}
     return TextTab(banner, **own, stage=stage)

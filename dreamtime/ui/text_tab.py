@@ -15,14 +15,17 @@ from dreamtime.ui.server import PRIOR, Server
 from dreamtime.ui.text_layout import TextTab, lay_out, text_presets
 from dreamtime.ui.watching import Updates
 from dreamtime.ui.widgets import (
+    AUTOMATIC,
     KNOBS,
     MAX_SEED,
     PRIOR_NAMES,
+    followed,
     guidance_of,
     kept_elsewhere,
     preset_values,
     settings_of,
     start_of,
+    start_word,
     values_of,
 )
 
@@ -48,10 +51,13 @@ def text_tab(server: Server, banner: gr.HTML) -> TextTab:
 def connect_start(tab: TextTab, server: Server) -> None:
     """Generate, and what comes after."""
 
-    def start_pressed(prompt: str, preset: str, prior: str, seed: float, randomise: bool, *values: Any) -> Iterator[Updates]:
+    def start_pressed(
+        prompt: str, preset: str, prior: str, seed: float, randomise: bool, stood_for: str, *values: Any
+    ) -> Iterator[Updates]:
         with one_sentence(escape):
             chosen = secrets.randbelow(MAX_SEED) if randomise else seed
             knobs = dict(zip(KNOBS, values, strict=True))
+            knobs = followed(knobs, stood_for, (preset, prior, knobs["method"]), preset_values)
             # The other knobs stand as the preset for the chosen prior has set them.
             kept = kept_elsewhere(knobs)
             settings = settings_of(prompt, preset, prior, chosen, knobs)
@@ -59,7 +65,7 @@ def connect_start(tab: TextTab, server: Server) -> None:
             yield from start(tab.stage, tab.banner, server, settings, settings_of(prompt, preset, PRIOR, chosen, kept))
 
     events = [tab.stage.go.click, tab.prompt.submit]
-    inputs = [tab.prompt, tab.preset, tab.prior, tab.stage.seed, tab.randomise, *tab.knobs.values()]
+    inputs = [tab.prompt, tab.preset, tab.prior, tab.stage.seed, tab.randomise, tab.start, *tab.knobs.values()]
     for event in connect_runs(tab.stage, server, events, start_pressed, inputs, [tab.banner]):
         event.then(choices(server), [tab.prior, tab.knobs["method"]], tab.preset, queue=False, **QUIET)
 
@@ -71,7 +77,8 @@ def prompt_again(tab: TextTab, run: Run) -> Updates:
     values = {**values_of(settings, tab.knobs), "method": method}
     # Whoever has a link need not learn where this machine keeps other models.
     known = {tab.prior: settings.prior, tab.banner: banner_of(settings.prior)} if settings.prior in PRIOR_NAMES else {}
-    chosen = {tab.prompt: settings.prompt, tab.preset: preset, tab.randomise: False}
+    start = start_word(preset, settings.prior if known else AUTOMATIC, method)
+    chosen = {tab.prompt: settings.prompt, tab.preset: preset, tab.randomise: False, tab.start: start}
     return {**chosen, **known, **{tab.knobs[name]: value for name, value in values.items()}}
 
 
@@ -85,7 +92,7 @@ def connect_choices(tab: TextTab, server: Server) -> None:
 
     def start_chosen(preset: str, prior: str, method: str) -> list[Any]:
         with one_sentence(escape):
-            return list(preset_values(preset, prior, method).values())
+            return [start_word(preset, prior, method), *preset_values(preset, prior, method).values()]
 
     def objective_chosen(preset: str, prior: str, method: str, objective: str) -> float:
         with one_sentence(escape):
@@ -96,7 +103,7 @@ def connect_choices(tab: TextTab, server: Server) -> None:
     start_and_objective = [tab.preset, tab.prior, method, objective]
     objective.input(objective_chosen, start_and_objective, tab.knobs["guidance_scale"], queue=False, **QUIET)
     starts = [tab.preset.input, tab.prior.input, method.input]
-    gr.on(starts, start_chosen, [tab.preset, tab.prior, method], knobs, queue=False, **QUIET)
+    gr.on(starts, start_chosen, [tab.preset, tab.prior, method], [tab.start, *knobs], queue=False, **QUIET)
     # Apart from the knobs, since estimating a GPU's memory takes seconds.
     gr.on(starts[1:], choices(server), [tab.prior, method], tab.preset, queue=False, **QUIET)
     tab.prior.change(banner_of, tab.prior, tab.banner, queue=False, **QUIET)

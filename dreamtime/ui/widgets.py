@@ -226,6 +226,21 @@ def preset_values(preset: str, prior: str, method: str = "dreamtime") -> dict[st
     return {name: spelled(values[name]) for name in KNOBS}
 
 
+def start_word(*start: str) -> str:
+    """A start's names in a word, which a hidden widget holds: that the knobs stand as this start sets them."""
+    return "|".join(start)
+
+
+def followed(
+    values: Mapping[str, Any], stood_for: str, start: tuple[str, ...], values_of_start: Callable[..., Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The knobs under a start that was chosen a moment ago, before the page could set them: those left alone follow it."""
+    if stood_for == start_word(*start):
+        return dict(values)
+    before, after = values_of_start(*stood_for.split("|")), values_of_start(*start)
+    return {name: after[name] if value == before[name] else value for name, value in values.items()}
+
+
 def guidance_of(preset: str, prior: str, method: str, objective: str) -> float:
     """The guidance scale that a preset gives to an objective; raises ValueError where the prior cannot serve it."""
     return presets.preset(preset, prior=resolved(prior), method=method, objective=objective).guidance_scale

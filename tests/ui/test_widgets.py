@@ -7,7 +7,17 @@ import pytest
 
 from dreamtime import presets
 from dreamtime.ui.controls import schedule_preview
-from dreamtime.ui.widgets import KNOBS, PRESET_NAMES, PRIOR_NAMES, guidance_of, kept_elsewhere, preset_values, settings_of
+from dreamtime.ui.widgets import (
+    KNOBS,
+    PRESET_NAMES,
+    PRIOR_NAMES,
+    followed,
+    guidance_of,
+    kept_elsewhere,
+    preset_values,
+    settings_of,
+    start_word,
+)
 
 
 def made(**choices: Any) -> presets.Settings:
@@ -123,3 +133,15 @@ def test_the_schedule_is_drawn_on_the_noise_levels_of_the_prior() -> None:
     shown = {prior: schedule_preview(preset_values("draft", "toybox"), prior) for prior in ("auto", *presets.PRIORS)}
     assert shown["auto"] == shown["toybox"] == shown["stable-diffusion-1.5"] == shown["stable-diffusion-xl"]
     assert len({shown[prior] for prior in ("toybox", "deepfloyd-if-xl", "stable-diffusion-3-medium")}) == 3
+
+
+def test_knobs_follow_a_start_that_the_page_has_not_yet_set_them_to() -> None:
+    """Who chooses Draft and presses Generate before the answer comes has the knobs of Standard still."""
+    standard, draft = (preset_values(name, "toybox") for name in ("standard", "draft"))
+    word = start_word("standard", "toybox", "dreamtime")
+    assert followed(standard, word, ("draft", "toybox", "dreamtime"), preset_values) == draft
+    turned = {**standard, "m": 300.0, "steps": 77}
+    assert followed(turned, word, ("draft", "toybox", "dreamtime"), preset_values) == {**draft, "m": 300.0, "steps": 77}
+    assert followed(turned, word, ("standard", "toybox", "dreamtime"), preset_values) == turned
+    hifa = {**standard, "method": "hifa"}
+    assert followed(hifa, word, ("standard", "toybox", "hifa"), preset_values) == preset_values("standard", "toybox", "hifa")
