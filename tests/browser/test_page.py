@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from serving import Served
 from stand_in import photograph
 
+from dreamtime.presets import DRAFT
 from dreamtime.ui.text_layout import example_pictures
 
 pytestmark = pytest.mark.browser
@@ -59,7 +60,7 @@ def start(page: Page, prompt: str, steps: int) -> None:
     page.get_by_role("radio", name=re.compile("Draft")).check()
     page.get_by_role("button", name=re.compile("Advanced")).click()
     number = page.get_by_role("spinbutton", name=re.compile("^Steps")).first
-    expect(number).to_have_value("120")
+    expect(number).to_have_value(str(DRAFT.steps))
     number.fill(str(steps))
     page.get_by_role("button", name="Generate", exact=True).click()
 
@@ -254,7 +255,7 @@ def test_a_picture_shows_its_object_first_and_becomes_a_model(open_page: Open, t
     page.get_by_role("radio", name=re.compile("Draft")).locator("visible=true").check()
     page.get_by_role("button", name=re.compile("Advanced")).locator("visible=true").click()
     steps = page.get_by_role("spinbutton", name=re.compile("^Steps")).locator("visible=true")
-    expect(steps).to_have_value("120")
+    expect(steps).to_have_value(str(DRAFT.steps))
     steps.fill("8")
     page.get_by_role("button", name="Generate", exact=True).locator("visible=true").click()
     expect(headline(page)).to_have_text("Finished", timeout=PATIENCE)

@@ -44,7 +44,7 @@ def test_an_estimate_is_steps_times_pace_and_the_mesh() -> None:
 
 def test_the_estimate_is_what_the_latest_run_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(tmp_path, 24.0, Pace())
-    run = Run(tmp_path / ("0" * 32), presets.preset("draft"))
+    run = Run(tmp_path / ("0" * 32), presets.preset("draft", steps=120))
     for seconds, steps, estimate in ((60.0, 120, 64), (90.0, 60, 184), (9.0, 3, 184)):
         made = Result(steps, {}, {"optimisation_seconds": seconds, "extraction_seconds": 4.0}, ())
         monkeypatch.setattr(runs, "deliver", {run: made}.get)
