@@ -255,7 +255,7 @@ def copy_obj(source: Path, output: Path) -> dict[str, str]:
     for old, new in ((source, output), (source.with_suffix(".mtl"), names["mtllib"])):
         text = old.read_text(encoding="utf-8")
         for keyword, path in names.items():
-            text = text.replace(f"{keyword} {source.stem}{'.mtl' if keyword == 'mtllib' else '.png'}", f"{keyword} {path.name}")
+            text = text.replace(f"{keyword} {source.stem}{path.suffix}", f"{keyword} {path.name}")
         new.write_text(text, encoding="utf-8")
     return {"material": str(names["mtllib"]), "texture": str(names["map_Kd"])}
 
@@ -481,10 +481,10 @@ def schedule(arguments: argparse.Namespace) -> None:
         from dreamtime import plots
 
         shape = (options.get("m", 500.0), options.get("s", 125.0))
-        into_a_file = arguments.output or sys.stdout.isatty()
-        target = (arguments.output or Path(f"schedule-{arguments.schedule}.png")) if into_a_file else sys.stdout.buffer
-        plots.schedule_png(target, alphas_cumprod, table, drawn, arguments.schedule, *shape)
-        if into_a_file:
+        beside = Path(f"schedule-{arguments.schedule}.png") if sys.stdout.isatty() else None  # no picture into a terminal
+        target = arguments.output or beside
+        plots.schedule_png(target or sys.stdout.buffer, alphas_cumprod, table, drawn, arguments.schedule, *shape)
+        if target:
             print(target)
         return
     with arguments.output.open("w", newline="") if arguments.output else nullcontext(sys.stdout) as file:
