@@ -184,14 +184,17 @@ def test_workers_end_with_whoever_started_them(tmp_path: Path):
     """Killed, it can tell them nothing."""
     script, place = tmp_path / "endless.py", tmp_path / "place"
     script.write_text(ENDLESS)
-    parent = subprocess.Popen([sys.executable, str(script), str(place)])
+    environment = {**os.environ, "PYTHONPATH": str(Path(grid.__file__).parents[2])}  # a script finds its own folder alone
     deadline = time.monotonic() + 120
-    while not (place.exists() and place.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    worker = int(place.read_text())
-    assert is_there(worker)
-    parent.kill()
-    parent.wait()
+    with subprocess.Popen([sys.executable, str(script), str(place)], env=environment) as parent:
+        try:
+            while not (place.exists() and place.read_text()) and time.monotonic() < deadline:
+                assert parent.poll() is None
+                time.sleep(0.1)
+            worker = int(place.read_text())
+            assert is_there(worker)
+        finally:
+            parent.kill()
     while is_there(worker) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not is_there(worker)
