@@ -13,7 +13,6 @@ from pathlib import Path
 from statistics import mean, median
 
 import torch
-from diffusers import AutoencoderKL
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Generator, Tensor
@@ -25,7 +24,7 @@ from dreamtime.cameras import orbit
 from dreamtime.elevation import denoised
 from dreamtime.evaluation.scorers import Scorer, load_scorer
 from dreamtime.priors import zero123
-from dreamtime.priors.hub import find
+from dreamtime.priors.options import Options
 from dreamtime.references import psnr
 from dreamtime.toybox.meanings import Description, answers, questions
 from dreamtime.toybox.novel_views import FIELD_OF_VIEW, Viewpoints, pictures_from, random_viewpoints
@@ -41,13 +40,11 @@ CPU = torch.device("cpu")
 
 
 class Model:
-    """The prior, what looks at pictures for it, and the decoder that neither keeps."""
+    """The prior, and what looks at pictures for it."""
 
     def __init__(self, source: str) -> None:
-        self.prior = zero123.load_prior(source, CPU, torch.float32)
+        self.prior = zero123.load_prior(source, CPU, torch.float32, Options(decodes=True))
         self.look = zero123.load_image_encoder(source, CPU, torch.float32)
-        folder = find(source, ("vae",)).path
-        self.vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32).eval()
 
     @torch.no_grad()
     def imagined(self, picture: Tensor, seen_from: Cameras, cameras: Cameras, guidance: float, steps: int, seed: int) -> Tensor:
@@ -55,9 +52,7 @@ class Model:
         predict = distillation.classifier_free(self.prior, self.look(picture, seen_from), guidance)
         channels, *sides = self.prior.encode(picture[None])[0].shape
         noise = torch.randn(len(cameras), channels, *sides, generator=Generator().manual_seed(seed))
-        z = denoised(predict, noise, cameras, self.prior.alphas_cumprod, steps)
-        images = self.vae.decode(z / self.vae.config.scaling_factor).sample
-        return (images.permute(0, 2, 3, 1) / 2 + 0.5).clamp(0, 1)
+        return self.prior.decode(denoised(predict, noise, cameras, self.prior.alphas_cumprod, steps))
 
 
 def places(elevations: list[float], azimuths: list[float]) -> Viewpoints:

@@ -192,4 +192,5 @@ def asking_of(settings: Settings, prior: DiffusionPrior, embed: Embed, table: Ti
         settings.guidance_scale,
         WEIGHTINGS[settings.weighting],
         t_min=int(table.low.min()),
+        image_residual=settings.image_residual,
     )

@@ -20,7 +20,16 @@ from dreamtime.diffusion import (
     rescaled_guidance,
     x0_from_epsilon,
 )
-from dreamtime.types import Cameras, Condition, DiffusionPrior, NoisePredictor, Objective, Rendering, ViewBlend
+from dreamtime.types import (
+    Cameras,
+    Condition,
+    DecodingPrior,
+    DiffusionPrior,
+    NoisePredictor,
+    Objective,
+    Rendering,
+    ViewBlend,
+)
 
 Weighting = Callable[[Float[Tensor, " T"], int], float]
 """w(t) of an objective: abar and t to a factor on the gradient."""
@@ -132,6 +141,33 @@ def score_distillation(prior: DiffusionPrior, guided: NoisePredictor, weighting:
     def objective(rendering: Rendering, cameras: Cameras, t: int, progress: float, generator: Generator) -> Float[Tensor, ""]:
         x, noise, z_t = noised(prior, rendering, t, generator)
         return inject_gradient(x, distillation_gradient(guided(z_t, t, cameras), noise, weighting(prior.alphas_cumprod, t)))
+
+    return objective
+
+
+def image_residual(image: Float[Tensor, "B H W 3"], meant: Float[Tensor, "B S S 3"]) -> Float[Tensor, ""]:
+    """1/2 ||I - sg(meant)||^2 / B, summed over pixels and colours of the rendering's own size (HiFA, section 3)."""
+    target = meant.detach().permute(0, 3, 1, 2)
+    if target.shape[-2:] != image.shape[1:3]:
+        target = torch.nn.functional.interpolate(target, image.shape[1:3], mode="bilinear", antialias=True)
+    return 0.5 * torch.nn.functional.mse_loss(image, target.permute(0, 2, 3, 1), reduction="sum") / len(image)
+
+
+def score_distillation_in_images(
+    prior: DecodingPrior, guided: NoisePredictor, weighting: Weighting = noise_variance, scale: float = 1.0
+) -> Objective:
+    """scale w(t) (alpha / sigma) 1/2 ||I - D(x0_hat)||^2, D the prior's decoder: SDS between pictures (HiFA, section 3).
+
+    SDS is the same loss between latents, as eps_hat - eps = (alpha / sigma) (x - x0_hat). There, what is asked of the pixels
+    has to come back through the encoder, which passes on little of what it sees; here nothing passes through it.
+    """
+
+    def objective(rendering: Rendering, cameras: Cameras, t: int, progress: float, generator: Generator) -> Float[Tensor, ""]:
+        with torch.no_grad():
+            _, _, z_t = noised(prior, rendering, t, generator)
+        x0_hat = x0_from_epsilon(z_t, guided(z_t, t, cameras), prior.alphas_cumprod, t)
+        weight = scale * weighting(prior.alphas_cumprod, t) / noise_to_signal(prior.alphas_cumprod, t)
+        return weight * image_residual(rendering.image, prior.decode(x0_hat))
 
     return objective
 

@@ -121,8 +121,9 @@ def image_preset(name: str, device: str = "auto", prior: str = EMBEDDED, **chang
     own = CHANGES[size]
     start = PRESETS[size][one_of("preset", name, PRESETS[size])]
     steps = {"steps": int(SHARE_OF_STEPS[name] * own["steps"])} if "steps" in own else {}
+    residual = {} if changes.get("objective", "sds") == "sds" else {"image_residual": 0.0}
     fixed = {"prompt": "", "elevation": ELEVATION, "prior": prior, "device": device}
-    return replace(start, **{**own, **steps, **fixed, **changes})
+    return replace(start, **{**own, **steps, **residual, **fixed, **changes})
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ class Showing:
     guidance_scale: float
     weighting: Weighting
     t_min: int  # the smallest timestep of the run's schedule
+    image_residual: float  # scale of SDS between pictures; 0: between latents
 
     @property
     def guided(self) -> NoisePredictor:
@@ -189,7 +191,14 @@ def compose(
     generator = Generator().manual_seed(settings.seed)
     scene = build_scene(settings, torch.device(settings.device), generator)
     table = timetable_of(settings, prior.alphas_cumprod)
-    showing = Showing(prior, condition, settings.guidance_scale, WEIGHTINGS[settings.weighting], int(table.low.min()))
+    showing = Showing(
+        prior,
+        condition,
+        settings.guidance_scale,
+        WEIGHTINGS[settings.weighting],
+        int(table.low.min()),
+        settings.image_residual,
+    )
     objective = OBJECTIVES[settings.objective](showing)
     if told is not None:
         objective = both(objective, told, settings.text_weight)
@@ -209,9 +218,16 @@ def compose(
 
 
 def told_by(settings: Settings) -> Objective:
-    """The objective of the prior that reads the prompt, as strongly guided as it is without a picture."""
-    usual = preset("standard", settings.device, settings.text_prior, prompt=settings.prompt).guidance_scale
-    second = replace(settings, task="text", prior=settings.text_prior, guidance_scale=usual)
+    """The objective of the prior that reads the prompt: SDS, as it is without a picture."""
+    usual = preset("standard", settings.device, settings.text_prior, prompt=settings.prompt)
+    second = replace(
+        settings,
+        task="text",
+        prior=settings.text_prior,
+        objective="sds",
+        guidance_scale=usual.guidance_scale,
+        image_residual=usual.image_residual,
+    )
     embed = load_embed(second)
     prior = load_prior(second.source, second.device, second.options)
     return OBJECTIVES["sds"](asking_of(second, prior, embed, timetable_of(second, prior.alphas_cumprod)))

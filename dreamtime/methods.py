@@ -76,7 +76,8 @@ METHODS: dict[str, Method] = {
         "HiFA",
         "Zhu et al., HiFA, ICLR 2024, arXiv 2305.18766: t falls with the square root of the progress from 0.98 T to 0.3 T;"
         " numbers of threestudio's configs/hifa.yaml",
-        "Its loss on decoded images, its z-variance loss and its kernel smoothing of the samples along a ray are left out.",
+        "Its z-variance loss and its kernel smoothing of the samples along a ray are left out; its loss on decoded images takes"
+        " the place of that on latents with the embedded prior, and is left out with large ones (see image_residual).",
         {"schedule": "hifa", "objective": "sds", "weighting": "sds"},
         DREAMFUSION,
     ),

@@ -8,7 +8,7 @@ from dreamtime import classifier_score, distillation, inversion
 from dreamtime.distillation import SecondPredictor, Weighting
 from dreamtime.priors.hub import known
 from dreamtime.prompts import FLAWS, Embed, blended_text, flawed_text, plain_text, view_condition
-from dreamtime.types import Condition, DiffusionPrior, NoisePredictor, Objective
+from dreamtime.types import Condition, DecodingPrior, DiffusionPrior, NoisePredictor, Objective
 
 
 @runtime_checkable
@@ -33,6 +33,9 @@ class Question(Protocol):
     @property
     def t_min(self) -> int: ...
 
+    @property
+    def image_residual(self) -> float: ...
+
 
 @dataclass(frozen=True)
 class Asking:
@@ -47,6 +50,7 @@ class Asking:
     weighting: Weighting
     second: SecondPredictor | None = None  # VSD's
     t_min: int = 20  # the smallest timestep of the run's schedule
+    image_residual: float = 0.0  # scale of SDS between pictures; 0: between latents
 
     @property
     def condition(self) -> Condition:
@@ -85,7 +89,10 @@ GUIDANCES: dict[str, Callable[[Asking], NoisePredictor]] = {
 
 
 def sds(asking: Question) -> Objective:
-    return distillation.score_distillation(asking.prior, asking.guided, asking.weighting)
+    if asking.image_residual == 0:
+        return distillation.score_distillation(asking.prior, asking.guided, asking.weighting)
+    assert isinstance(asking.prior, DecodingPrior)
+    return distillation.score_distillation_in_images(asking.prior, asking.guided, asking.weighting, asking.image_residual)
 
 
 def sjc(asking: Question) -> Objective:
@@ -164,7 +171,13 @@ def answers_at_once(objective: str, guidance: str, negative_prompt: str) -> int:
 
 
 def check(
-    objective: str, guidance: str, guidance_scale: float, weighting: str, memory: str = "normal", negative_prompt: str = ""
+    objective: str,
+    guidance: str,
+    guidance_scale: float,
+    weighting: str,
+    memory: str = "normal",
+    negative_prompt: str = "",
+    image_residual: float = 0.0,
 ) -> None:
     """Raise ValueError, with the reason, on a combination that makes no sense."""
     if guidance_scale == 0:
@@ -182,6 +195,10 @@ def check(
         raise ValueError(
             "The objective 'csd' is (guidance scale - 1) times the pull of the text: it needs a guidance scale above 1, got"
             f" {guidance_scale:g}."
+        )
+    if image_residual > 0 and objective != "sds":
+        raise ValueError(
+            f"An image residual is SDS between pictures: with the objective {objective!r} it must be 0, got {image_residual:g}."
         )
     if objective == "vsd" and memory == "lowest":
         raise ValueError("The objective 'vsd' learns in the prior's UNet, which memory 'lowest' takes apart: choose 'low'.")

@@ -172,6 +172,15 @@ class DiffusionPrior(Protocol):
 
 
 @runtime_checkable
+class DecodingPrior(DiffusionPrior, Protocol):
+    """A prior that can also show what it means."""
+
+    def decode(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B S S 3"]:
+        """What lies in the space the model denoises in, as images in [0, 1] of the model's own size; no gradient."""
+        ...
+
+
+@runtime_checkable
 class Representation(Protocol):
     """A differentiable scene: points in, density and albedo out."""
 

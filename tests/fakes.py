@@ -19,6 +19,11 @@ def pixels_to_latents(images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H 
     return 2 * images.permute(0, 3, 1, 2) - 1
 
 
+def latents_to_pixels(x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B H W 3"]:
+    """Its inverse, cut off at black and white."""
+    return ((x + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1)
+
+
 @dataclass(frozen=True)
 class GaussianPrior:
     """The exact denoiser of x ~ N(mu, s^2 I), whose mean the condition's first number shifts.
@@ -33,6 +38,9 @@ class GaussianPrior:
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         return pixels_to_latents(images)
+
+    def decode(self, x: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B h w 3"]:
+        return latents_to_pixels(x)
 
     @torch.no_grad()
     def predict_noise(
@@ -56,6 +64,9 @@ class FiniteSetPrior:
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         return pixels_to_latents(images)
+
+    def decode(self, x: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B h w 3"]:
+        return latents_to_pixels(x)
 
     @torch.no_grad()
     def predict_noise(

@@ -115,6 +115,57 @@ def test_same_generator_same_loss(generator) -> None:
     assert losses[0] == losses[1]
 
 
+@pytest.mark.parametrize("t", [20, 300, 500])
+@pytest.mark.parametrize("weighting", [distillation.noise_variance, distillation.fantasia3d])
+def test_sds_between_images_is_sds_where_encoding_is_linear(t: int, weighting: distillation.Weighting) -> None:
+    """For x = 2 I - 1 the squares between images are a quarter of those between latents, short of black and white."""
+    prior = gaussian(deviation=0.1)
+    guided = classifier_free(prior, shifted_by(0.3), 2.0)
+    shown, hidden = (
+        gradient_of(objective, torch.full((2, 8, 8, 3), 0.6), t)
+        for objective in (
+            distillation.score_distillation_in_images(prior, guided, weighting, scale=4.0),
+            distillation.score_distillation(prior, guided, weighting),
+        )
+    )
+    assert hidden.abs().max() > 0
+    torch.testing.assert_close(shown, hidden, rtol=1e-3, atol=1e-6)
+
+
+def test_between_images_nothing_passes_through_the_encoder(generator) -> None:
+    @dataclass(frozen=True)
+    class Watched(GaussianPrior):
+        graphs: list[bool] = field(default_factory=list)
+
+        def encode(self, images: torch.Tensor) -> torch.Tensor:
+            x = super().encode(images)
+            self.graphs.append(x.requires_grad)
+            return x
+
+    prior = Watched(mean=torch.zeros(3, 8, 8))
+    objective = distillation.score_distillation_in_images(prior, classifier_free(prior, no_text, 1.0))
+    assert gradient_of(objective, torch.full((1, 8, 8, 3), 0.9), 300).mean() > 0
+    assert prior.graphs == [False]
+
+
+def test_the_image_residual_is_half_the_squares_per_image(generator) -> None:
+    image, meant = torch.rand(2, 3, 6, 6, 3, generator=generator(0)).unbind(0)
+    image.requires_grad_()
+    loss = distillation.image_residual(image, meant)
+    loss.backward()
+    assert loss.item() == pytest.approx((image - meant).square().sum().item() / 6)
+    torch.testing.assert_close(image.grad, (image.detach() - meant) / 3)
+
+
+def test_what_is_meant_comes_in_the_size_of_the_rendering() -> None:
+    meant = torch.full((1, 32, 32, 3), 0.5)
+    meant[:, :16] = 0.25
+    image = torch.full((1, 8, 8, 3), 0.5)
+    image[:, :4] = 0.25
+    far = distillation.image_residual(torch.full((1, 8, 8, 3), 1.0), meant)
+    assert distillation.image_residual(image, meant) < 0.01 * far
+
+
 @pytest.mark.parametrize("t", [20, 500, 980])
 def test_score_jacobian_chaining_is_unweighted_sds(t: int) -> None:
     """Two derivations, one gradient: (x - D) / s and eps_hat - eps, on the same noise."""

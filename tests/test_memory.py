@@ -85,6 +85,12 @@ def test_economy_saves(tmp_path) -> None:
     assert need_of(str(tmp_path), FLOAT, 4, 16, Options(), learns=True).step > normal.step
 
 
+def test_a_decoder_counts_where_it_is_used() -> None:
+    plain, decoding = (need_of("toybox", FLOAT, 2, 64, Options(decodes=decodes)) for decodes in (False, True))
+    assert decoding.weights > plain.weights
+    assert decoding.step < plain.step, "nothing goes back through the encoder"
+
+
 def test_half_precision_halves_the_weights() -> None:
     full, half = (need_of("toybox", dtype, 1, 64, Options()) for dtype in (torch.float32, torch.float16))
     assert isinstance(full, Need)

@@ -4,7 +4,7 @@ import pytest
 
 from dreamtime import presets
 from dreamtime.methods import METHODS
-from dreamtime.presets import preset
+from dreamtime.presets import preset, settings_to_dict
 
 LARGE = "stable-diffusion-2.1-base"
 
@@ -47,9 +47,9 @@ def test_every_method_names_its_paper_and_what_differs(method: str) -> None:
 def test_the_embedded_prior_keeps_the_numbers_of_the_preset(method: str) -> None:
     made = preset("draft", "cpu", method=method)
     plain = preset("draft", "cpu", objective=made.objective)
-    for name in ("steps", "views", "resolution", "learning_rate", "opacity", "albedo_share", "representation"):
-        assert getattr(made, name) == getattr(plain, name)
-    assert made.guidance_scale <= presets.EMBEDDED_GUIDANCE_SCALE
+    changed = {"prior", "device", "schedule", "objective", *METHODS[method].changes}
+    for name in settings_to_dict(plain).keys() - changed:
+        assert getattr(made, name) == getattr(plain, name), name
     assert made.objective == preset("draft", "cpu", LARGE, method).objective
 
 

@@ -2,13 +2,14 @@
 
 import gc
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
 from fakes import GaussianPrior
 from test_distillation import gradient_of
 
-from dreamtime import objectives
+from dreamtime import distillation, objectives
 from dreamtime.distillation import noise_variance
 from dreamtime.objectives import GUIDANCES, OBJECTIVES, Asking
 from dreamtime.prompts import FLAWS
@@ -79,6 +80,19 @@ def test_the_bridge_is_sds_until_its_last_stage() -> None:
     sds, bridge = (OBJECTIVES[name](asking(Embed())) for name in ("sds", "bridge"))
     assert torch.equal(gradient_of(sds, MEAN, 500, progress=0.7), gradient_of(bridge, MEAN, 500, progress=0.7))
     assert not torch.equal(gradient_of(sds, MEAN, 500, progress=0.9), gradient_of(bridge, MEAN, 500, progress=0.9))
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_an_image_residual_makes_it_sds_between_images(scale: float) -> None:
+    asked = replace(asking(Embed(), scale=1.0), image_residual=scale)
+    plain = distillation.score_distillation_in_images(PRIOR, asked.guided, noise_variance, scale)
+    assert torch.equal(gradient_of(OBJECTIVES["sds"](asked), MEAN, 500), gradient_of(plain, MEAN, 500))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.keys() - {"sds"})
+def test_only_sds_is_taken_between_images(objective: str) -> None:
+    with pytest.raises(ValueError, match=f"with the objective '{objective}' it must be 0, got 30"):
+        objectives.check(objective, "classifier-free", 7.5, "sds", image_residual=30.0)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

@@ -25,9 +25,10 @@ from torch import Tensor
 from dreamtime import diffusion
 from dreamtime.distillation import guided_noise
 from dreamtime.priors import loading
+from dreamtime.priors.options import Options
 from dreamtime.priors.rectified_flow import RectifiedFlowPrior
 from dreamtime.toybox import WEIGHTS
-from dreamtime.types import DiffusionPrior
+from dreamtime.types import DecodingPrior, DiffusionPrior
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
 PROMPT, NEGATIVE, GUIDANCE = "a red cube, front view", "a blue ball", 4.0
@@ -253,6 +254,18 @@ def test_encode_is_the_scaled_posterior_mean_with_its_gradient(case: Case, gener
     latents.backward(cotangent)
     theirs.backward(cotangent)
     torch.testing.assert_close(images.grad, theirs_in.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_decode_is_what_the_pipeline_shows(case: Case, generator) -> None:
+    prior = loading.load_prior(case.folder, CPU, FLOAT, Options(decodes=True))
+    assert isinstance(prior, DecodingPrior)
+    x = 0.3 * start(case, generator(4))
+    if isinstance(case.pipeline, IFPipeline):
+        theirs = x
+    else:
+        config = case.pipeline.vae.config
+        theirs = case.pipeline.vae.decode(x / config.scaling_factor + (config.shift_factor or 0)).sample
+    close(prior.decode(x), (theirs.permute(0, 2, 3, 1) / 2 + 0.5).clamp(0, 1), 1e-6)
 
 
 def test_encode_resizes_to_the_models_resolution(case: Case) -> None:

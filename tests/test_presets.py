@@ -43,7 +43,25 @@ def test_an_objective_brings_its_own_guidance_unless_another_is_asked_for() -> N
     assert scale("deepfloyd-if-xl", objective="sds") == 20
     assert scale("deepfloyd-if-xl", objective="nfsd") == 7.5
     assert scale("stable-diffusion-1.5", objective="vsd", guidance_scale=3.0) == 3.0
-    assert scale("toybox", objective="vsd") == presets.EMBEDDED_GUIDANCE_SCALE
+    assert scale("toybox", objective="vsd") == presets.BETWEEN_LATENTS["guidance_scale"]
+
+
+@pytest.mark.parametrize("name", ["draft", "standard", "high"])
+def test_the_embedded_prior_is_asked_between_images_unless_the_objective_is_another(name: str) -> None:
+    plain = preset(name, "cpu", prompt="a cat")
+    assert plain.objective == "sds"
+    assert plain.image_residual > 0
+    for objective in presets.OBJECTIVES.keys() - {"sds"}:
+        made = preset(name, "cpu", prompt="a cat", objective=objective)
+        assert {key: getattr(made, key) for key in presets.BETWEEN_LATENTS} == presets.BETWEEN_LATENTS
+    assert preset(name, "cpu", prior="stable-diffusion-1.5", prompt="a cat").image_residual == 0
+
+
+def test_an_image_residual_is_refused_where_there_is_none() -> None:
+    with pytest.raises(ValueError, match="with the objective 'csd' it must be 0, got 30"):
+        preset("draft", "cpu", prompt="a cat", objective="csd", image_residual=30.0)
+    with pytest.raises(ValueError, match="image residual must lie between 0 and"):
+        preset("draft", "cpu", prompt="a cat", image_residual=-1.0)
 
 
 @pytest.mark.parametrize("objective", presets.OBJECTIVES)
@@ -183,8 +201,9 @@ def test_the_automatic_prior_is_the_embedded_one_without_a_gpu() -> None:
 
 def test_what_was_said_about_loading_reaches_the_loader() -> None:
     settings = preset("draft", "cpu", prompt="a cat", memory="low", attention="sliced", lora="x", lora_scale=0.5, embedding="y")
-    assert settings.options == Options("low", "sliced", "x", 0.5, "y")
-    assert preset("draft", "cpu", prompt="a cat").options == Options()
+    assert settings.options == Options("low", "sliced", "x", 0.5, "y", decodes=True)
+    assert preset("draft", "cpu", prompt="a cat").options == Options(decodes=True)
+    assert preset("draft", "cpu", prompt="a cat", image_residual=0.0).options == Options()
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 """Zero-1-to-3 in every layout in circulation, on random weights, against diffusers' community pipeline written out."""
 
+import copy
 import json
 import math
 import shutil
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from dreamtime import diffusion
 from dreamtime.cameras import orbit
 from dreamtime.distillation import guided_noise, score_distillation
 from dreamtime.priors import hub, loading
+from dreamtime.priors.autoencoder import Autoencoder
 from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.priors.hub import Model
 from dreamtime.priors.options import Options
@@ -312,6 +314,13 @@ def test_encode_is_the_scaled_posterior_mean_with_its_gradient(case: Case, gener
     ours.backward(cotangent)
     theirs.backward(cotangent)
     torch.testing.assert_close(images.grad, theirs_in.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_decode_is_the_inverse_the_vae_has_for_it(case: Case, generator) -> None:
+    x = torch.randn(2, *case.prior.encode(torch.zeros(1, 16, 16, 3)).shape[1:], generator=generator(1))
+    theirs = case.made.vae.decode(x / 0.37).sample.permute(0, 2, 3, 1) / 2 + 0.5
+    whole = replace(case.prior, vae=Autoencoder(copy.deepcopy(case.made.vae), 8, decodes=True))
+    close(whole.decode(x), theirs.clamp(0, 1), 1e-6)
 
 
 def test_a_condition_is_the_pipelines_token_beside_the_unscaled_latent(case: Case) -> None:

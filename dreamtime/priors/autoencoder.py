@@ -1,4 +1,4 @@
-"""The half of a VAE that encodes, between images and the latents that a denoiser knows."""
+"""A VAE between images and the latents that a denoiser knows; most runs need only the half that encodes."""
 
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,18 @@ def pixels(images: Float[Tensor, "B H W 3"], side: int) -> Float[Tensor, "B 3 S 
     return 2 * x - 1
 
 
-class Encoder(nn.Module):
-    """The half of a VAE that encodes, frozen, for a denoiser whose latents have that side."""
+def images_of(x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B S S 3"]:
+    """The inverse of `pixels`, cut off at black and white."""
+    return ((x + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1)
 
-    def __init__(self, vae: AutoencoderKL, side: int) -> None:
+
+class Autoencoder(nn.Module):
+    """A VAE, frozen, for a denoiser whose latents have that side; without its decoder unless that is asked for."""
+
+    def __init__(self, vae: AutoencoderKL, side: int, decodes: bool = False) -> None:
         super().__init__()
-        vae.decoder = nn.Identity()
+        if not decodes:
+            vae.decoder = nn.Identity()
         self.model = vae.eval().requires_grad_(False)
         # Side of the images that the denoiser was trained on, in pixels.
         self.resolution = int(side * 2 ** (len(vae.config.block_out_channels) - 1))
@@ -39,13 +45,20 @@ class Encoder(nn.Module):
         config = self.model.config
         return (self.means(images) - (config.shift_factor or 0.0)) * config.scaling_factor
 
+    @torch.no_grad()
+    def decode(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B S S 3"]:
+        """The images of latents, in [0, 1] and at that resolution; no gradient."""
+        config = self.model.config
+        latents = x / config.scaling_factor + (config.shift_factor or 0.0)
+        return images_of(self.model.decode(latents.to(self.model.dtype)).sample.float())
 
-def economise(encoder: Encoder, options: Options) -> Encoder:
-    """The encoder, sparing memory as the options ask."""
+
+def economise(vae: Autoencoder, options: Options) -> Autoencoder:
+    """The VAE, sparing memory as the options ask."""
     if options.memory != "normal":
-        encoder.model.enable_slicing()
-        encoder.model.enable_gradient_checkpointing()
-    return encoder
+        vae.model.enable_slicing()
+        vae.model.enable_gradient_checkpointing()
+    return vae
 
 
 def read_autoencoder(folder: Path, dtype: torch.dtype) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dreamtime.diffusion import PredictionType, epsilon_from_prediction
 from dreamtime.priors.adapters import merge_into_unet
-from dreamtime.priors.autoencoder import pixels
+from dreamtime.priors.autoencoder import images_of, pixels
 from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.priors.hub import find
 from dreamtime.priors.layouts import checked_layout
@@ -39,6 +39,10 @@ class DeepFloydPrior:
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 h w"]:
         """The images themselves in [-1, 1], resized to the model's own resolution."""
         return pixels(images, self.unet.config.sample_size)
+
+    def decode(self, x: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B h w 3"]:
+        """The images in [0, 1]."""
+        return images_of(x)
 
     @torch.no_grad()
     def predict_noise(

@@ -107,20 +107,22 @@ class Imagined:
 
 
 def asked_of(
-    prior: Any, mode: FakeTensorMode, condition: tuple[int, int], answers: int, learns: bool
+    prior: Any, mode: FakeTensorMode, condition: tuple[int, int], answers: int, learns: bool, decodes: bool
 ) -> Callable[[Tensor], Tensor]:
-    """What a training step asks of a prior about images: encode, and so many answers for each at once."""
+    """What a training step asks of a prior about images: encode, so many answers for each at once, and decode if it does."""
 
     def ask(images: Tensor) -> Tensor:
         views = len(images)
         with mode:
             text = torch.empty(answers * views, *condition)
-        x = prior.encode(images)
+        x = prior.encode(images.detach() if decodes else images)
         prior.predict_noise(torch.cat([x] * answers).detach(), 500, text)
         if learns:
             # A second predictor is the same network, with a way back through it.
             noisy = x.detach().to(prior.unet.dtype).requires_grad_()
             prior.unet(noisy, 500, encoder_hidden_states=text[:views].to(noisy.dtype)).sample.sum().backward()
+        if decodes:
+            return (images - prior.decode(x).mean()).sum()
         return x.sum()
 
     return ask
@@ -133,7 +135,7 @@ def imagined_prior(
     configuration = configuration_of(source)
     readers = [part for part in configuration if part.startswith(("text_encoder", "image_encoder"))]
     texts = [part_of(configuration, part, dtype) for part in readers]
-    prior = prior_of(configuration, dtype)
+    prior = prior_of(configuration, dtype, options.decodes)
     modules = {name: module for name, module in vars(prior).items() if isinstance(module, nn.Module)}
     if "vae" in modules:
         economise(prior.vae, options)
@@ -141,7 +143,8 @@ def imagined_prior(
     weights = sum(map(bytes_of, modules.values())) - (bytes_of(denoiser) if options.memory == "lowest" else 0)
     for module in modules.values():
         imagined(module, mode)
-    return Imagined(sum(map(bytes_of, texts)), weights, asked_of(prior, mode, condition_shape(configuration), answers, learns))
+    ask = asked_of(prior, mode, condition_shape(configuration), answers, learns, options.decodes)
+    return Imagined(sum(map(bytes_of, texts)), weights, ask)
 
 
 def need_of(

@@ -24,6 +24,7 @@ class Options:
     lora: str = ""  # a .safetensors file, or a folder or Hub id with one; merged into the weights
     lora_scale: float = 1.0
     embedding: str = ""  # a textual inversion, likewise
+    decodes: bool = False  # whether a step looks at what the prior decodes: the decoder stays
 
 
 PLAIN = Options()

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dreamtime.diffusion import alpha_sigma, alphas_cumprod_from_flow
-from dreamtime.priors.autoencoder import Encoder, economise, read_autoencoder
+from dreamtime.priors.autoencoder import Autoencoder, economise, read_autoencoder
 from dreamtime.priors.folders import Checkpoint
 from dreamtime.priors.hub import find
 from dreamtime.priors.layouts import checked_layout
@@ -48,12 +48,16 @@ class RectifiedFlowPrior:
     """
 
     transformer: SD3Transformer2DModel
-    vae: Encoder
+    vae: Autoencoder
     alphas_cumprod: Float[Tensor, " T"]
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         """Shifted and scaled posterior means of the images, resized to the model's own resolution first."""
         return self.vae.encode(images)
+
+    def decode(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B S S 3"]:
+        """The images of scaled latents, if the decoder was loaded (`Options.decodes`); no gradient."""
+        return self.vae.decode(x)
 
     @torch.no_grad()
     def predict_noise(
@@ -115,9 +119,9 @@ def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, opt
     with one_sentence(checkpoint):
         transformer = read_diffusers(SD3Transformer2DModel, checkpoint.path, "transformer", dtype)
         vae = read_autoencoder(checkpoint.path, dtype)
-        encoder = economise(Encoder(vae, transformer.config.sample_size), options).to(device)
+        autoencoder = economise(Autoencoder(vae, transformer.config.sample_size, options.decodes), options).to(device)
         alphas_cumprod = alphas_cumprod_from_flow(flow_times(checkpoint))
-        return RectifiedFlowPrior(place_denoiser(transformer, device, options), encoder, alphas_cumprod)
+        return RectifiedFlowPrior(place_denoiser(transformer, device, options), autoencoder, alphas_cumprod)
 
 
 def load_text_encoder(

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPVisionModelWithProjection, T5EncoderModel
 
 from dreamtime.priors.architectures import PUBLISHED, Configuration
-from dreamtime.priors.autoencoder import Encoder
+from dreamtime.priors.autoencoder import Autoencoder
 from dreamtime.priors.deepfloyd import DeepFloydPrior
 from dreamtime.priors.folders import ModelUnavailable, read_by
 from dreamtime.priors.hub import find
@@ -62,19 +62,19 @@ def layout_in(configuration: Configuration) -> Layout:
     return LAYOUTS[pipeline]
 
 
-def prior_of(configuration: Configuration, dtype: torch.dtype) -> Any:
-    """The denoiser and what encodes for it, as a prior on the meta device. Raises `ModelUnavailable`."""
+def prior_of(configuration: Configuration, dtype: torch.dtype, decodes: bool = False) -> Any:
+    """The denoiser and its VAE, as a prior on the meta device. Raises `ModelUnavailable`."""
     module, alphas_cumprod = (layout := layout_in(configuration)).module, layout.usual_alphas_cumprod()
     parts = {part: part_of(configuration, part, dtype) for part in DIFFUSERS if part in configuration}
     if module == "deepfloyd":
         return DeepFloydPrior(parts["unet"], alphas_cumprod, "epsilon")
     denoiser = parts["transformer" if "transformer" in parts else "unet"]
     vae = precise(parts["vae"]) if module == "stable_diffusion_xl" else parts["vae"]
-    encoder = Encoder(vae, denoiser.config.sample_size)
+    autoencoder = Autoencoder(vae, denoiser.config.sample_size, decodes)
     if module == "rectified_flow":
-        return RectifiedFlowPrior(denoiser, encoder, alphas_cumprod)
+        return RectifiedFlowPrior(denoiser, autoencoder, alphas_cumprod)
     kinds = {"stable_diffusion": StableDiffusionPrior, "stable_diffusion_xl": StableDiffusionXLPrior, "zero123": Zero123Prior}
-    return kinds[module](denoiser, encoder, alphas_cumprod, "epsilon")
+    return kinds[module](denoiser, autoencoder, alphas_cumprod, "epsilon")
 
 
 def condition_shape(configuration: Configuration) -> tuple[int, int]:

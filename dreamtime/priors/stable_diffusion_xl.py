@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dreamtime.diffusion import PredictionType, epsilon_from_prediction
 from dreamtime.priors.adapters import merge_into_text_encoder, merge_into_unet
-from dreamtime.priors.autoencoder import Encoder, economise, read_autoencoder
+from dreamtime.priors.autoencoder import Autoencoder, economise, read_autoencoder
 from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.priors.hub import find
 from dreamtime.priors.layouts import checked_layout
@@ -34,7 +34,7 @@ class StableDiffusionXLPrior:
     """
 
     unet: UNet2DConditionModel
-    vae: Encoder
+    vae: Autoencoder
     alphas_cumprod: Float[Tensor, " T"]
     prediction_type: PredictionType
 
@@ -46,6 +46,10 @@ class StableDiffusionXLPrior:
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         """Scaled posterior means of the images, resized to the model's own resolution first."""
         return self.vae.encode(images)
+
+    def decode(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B S S 3"]:
+        """The images of scaled latents, if the decoder was loaded (`Options.decodes`); no gradient."""
+        return self.vae.decode(x)
 
     @torch.no_grad()
     def predict_noise(
@@ -97,8 +101,8 @@ def load_prior(
         vae = precise(read_autoencoder(checkpoint.path, dtype))
         if options.lora:
             merge_into_unet(unet, options)
-        encoder = economise(Encoder(vae, unet.config.sample_size), options).to(device)
-        return StableDiffusionXLPrior(place_denoiser(unet, device, options), encoder, *noise_levels_of(checkpoint))
+        autoencoder = economise(Autoencoder(vae, unet.config.sample_size, options.decodes), options).to(device)
+        return StableDiffusionXLPrior(place_denoiser(unet, device, options), autoencoder, *noise_levels_of(checkpoint))
 
 
 def load_text_encoder(

@@ -27,7 +27,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from dreamtime.cameras import angles_from_position
 from dreamtime.diffusion import PredictionType, epsilon_from_prediction
-from dreamtime.priors.autoencoder import Encoder, economise, pixels, read_autoencoder
+from dreamtime.priors.autoencoder import Autoencoder, economise, pixels, read_autoencoder
 from dreamtime.priors.folders import STRANGE, Checkpoint, ModelUnavailable
 from dreamtime.priors.hub import find, known
 from dreamtime.priors.layouts import check_options, layout_of
@@ -102,7 +102,7 @@ class Zero123Picture:
     """Pictures to conditions: what CLIP and the VAE see in them, and what the model is told of a camera."""
 
     encoder: CLIPVisionModelWithProjection
-    vae: Encoder
+    vae: Autoencoder
     projection: nn.Linear
     pose: Pose
     mean: tuple[float, ...]  # of the pixels that CLIP was trained on, in [0, 1], by channel
@@ -134,13 +134,17 @@ class Zero123Prior:
     """A denoiser of views as a `DiffusionPrior`; its weights are frozen, and gradients pass through `encode` alone."""
 
     unet: UNet2DConditionModel
-    vae: Encoder
+    vae: Autoencoder
     alphas_cumprod: Float[Tensor, " T"]
     prediction_type: PredictionType
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         """Scaled posterior means of the images, resized to the model's own resolution first."""
         return self.vae.encode(images)
+
+    def decode(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B S S 3"]:
+        """The images of scaled latents, if the decoder was loaded (`Options.decodes`); no gradient."""
+        return self.vae.decode(x)
 
     @torch.no_grad()
     def predict_noise(
@@ -211,8 +215,8 @@ def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, opt
     with one_sentence(checkpoint):
         unet = read_diffusers(UNet2DConditionModel, checkpoint.path, "unet", dtype)
         vae = read_autoencoder(checkpoint.path, dtype)
-        encoder = economise(Encoder(vae, unet.config.sample_size), options).to(device)
-        return Zero123Prior(place_denoiser(unet, device, options), encoder, *noise_levels_of(checkpoint))
+        autoencoder = economise(Autoencoder(vae, unet.config.sample_size, options.decodes), options).to(device)
+        return Zero123Prior(place_denoiser(unet, device, options), autoencoder, *noise_levels_of(checkpoint))
 
 
 def load_image_encoder(
@@ -226,7 +230,7 @@ def load_image_encoder(
     with one_sentence(checkpoint):
         encoder = read_transformers(CLIPVisionModelWithProjection, checkpoint.path, "image_encoder", dtype)
         encoder.eval().requires_grad_(False).to(device)
-        vae = Encoder(read_autoencoder(checkpoint.path, dtype), unet["sample_size"]).to(device)
+        vae = Autoencoder(read_autoencoder(checkpoint.path, dtype), unet["sample_size"]).to(device)
         projection = read_projection(checkpoint, encoder.config.projection_dim, unet["cross_attention_dim"])
         return Zero123Picture(
             encoder,
