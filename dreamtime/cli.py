@@ -152,6 +152,7 @@ def add_run_options(parser: argparse.ArgumentParser, names: Iterable[str]) -> No
     parser.add_argument("--objective", metavar="NAME", help=f"one of {', '.join(names)} (default sds)")
     parser.add_argument("--guidance-scale", type=float, metavar="X", help="pull of prompt or picture; 1 is none")
     parser.add_argument("--weighting", metavar="NAME", help=f"w(t) of the gradient: {', '.join(presets.WEIGHTINGS)}")
+    parser.add_argument("--image-residual", type=float, metavar="X", help="weight of sds between images; 0: between latents")
     parser.add_argument("--representation", metavar="NAME", help=f"one of {', '.join(presets.REPRESENTATIONS)}")
     parser.add_argument("--views", type=int, metavar="B", help="images per step")
     parser.add_argument("--resolution", type=int, metavar="PX", help="side of those images")

@@ -20,12 +20,12 @@ from dreamtime.ui.widgets import (
     MAX_SEED,
     PRIOR_NAMES,
     followed,
-    guidance_of,
     kept_elsewhere,
     preset_values,
     settings_of,
     start_of,
     start_word,
+    suited_to,
     values_of,
 )
 
@@ -94,14 +94,15 @@ def connect_choices(tab: TextTab, server: Server) -> None:
         with one_sentence(escape):
             return [start_word(preset, prior, method), *preset_values(preset, prior, method).values()]
 
-    def objective_chosen(preset: str, prior: str, method: str, objective: str) -> float:
+    def objective_chosen(preset: str, prior: str, method: str, objective: str) -> tuple[float, float]:
         with one_sentence(escape):
-            return guidance_of(preset, prior, method, objective)
+            return suited_to(preset, prior, method, objective)
 
     knobs = list(tab.knobs.values())
     method, objective = tab.knobs["method"], tab.knobs["objective"]
     start_and_objective = [tab.preset, tab.prior, method, objective]
-    objective.input(objective_chosen, start_and_objective, tab.knobs["guidance_scale"], queue=False, **QUIET)
+    suited = [tab.knobs["guidance_scale"], tab.knobs["image_residual"]]
+    objective.input(objective_chosen, start_and_objective, suited, queue=False, **QUIET)
     starts = [tab.preset.input, tab.prior.input, method.input]
     gr.on(starts, start_chosen, [tab.preset, tab.prior, method], [tab.start, *knobs], queue=False, **QUIET)
     # Apart from the knobs, since estimating a GPU's memory takes seconds.

@@ -129,6 +129,7 @@ GUIDING: dict[str, Knob] = {
     "guidance": Knob("Guidance", "How text and no text are combined", short_text, names=tuple(objectives.GUIDANCES)),
     "guidance_scale": Knob("Guidance scale", "Pull of the prompt; 1 is none", real, 0, 1000),
     "weighting": Knob("Weighting", "w(t) of the gradient", short_text, names=tuple(presets.WEIGHTINGS)),
+    "image_residual": Knob("Image residual", "Weight of SDS between images; 0 is between latents", real, 0, 10_000),
     "negative_prompt": Knob("Negative prompt", "What to steer away from", short_text),
 }
 
@@ -241,6 +242,10 @@ def followed(
     return {name: after[name] if value == before[name] else value for name, value in values.items()}
 
 
-def guidance_of(preset: str, prior: str, method: str, objective: str) -> float:
-    """The guidance scale that a preset gives to an objective; raises ValueError where the prior cannot serve it."""
-    return presets.preset(preset, prior=resolved(prior), method=method, objective=objective).guidance_scale
+def suited_to(preset: str, prior: str, method: str, objective: str) -> tuple[float, float]:
+    """The guidance scale and the image residual that a preset gives to an objective.
+
+    Raises ValueError where the prior cannot serve it.
+    """
+    made = presets.preset(preset, prior=resolved(prior), method=method, objective=objective)
+    return made.guidance_scale, made.image_residual

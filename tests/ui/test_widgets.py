@@ -12,11 +12,11 @@ from dreamtime.ui.widgets import (
     PRESET_NAMES,
     PRIOR_NAMES,
     followed,
-    guidance_of,
     kept_elsewhere,
     preset_values,
     settings_of,
     start_word,
+    suited_to,
 )
 
 
@@ -116,10 +116,10 @@ def test_a_prompt_is_text_of_bounded_length(prompt: Any) -> None:
 def test_an_objective_brings_its_guidance_scale_to_the_page(objective: str) -> None:
     for prior in ("toybox", "stable-diffusion-1.5"):
         asked = presets.preset("standard", prior=prior, objective=objective)
-        assert guidance_of("standard", prior, "dreamtime", objective) == asked.guidance_scale
-    assert guidance_of("standard", "stable-diffusion-1.5", "dreamtime", "vsd") == 7.5
+        assert suited_to("standard", prior, "dreamtime", objective) == (asked.guidance_scale, asked.image_residual)
+    assert suited_to("standard", "stable-diffusion-1.5", "dreamtime", "vsd") == (7.5, 0)
     with pytest.raises(ValueError, match="'vsd' learns in a UNet"):
-        guidance_of("standard", "stable-diffusion-xl", "dreamtime", "vsd")
+        suited_to("standard", "stable-diffusion-xl", "dreamtime", "vsd")
 
 
 def test_a_prior_that_stands_in_keeps_what_means_the_same_with_it() -> None:
