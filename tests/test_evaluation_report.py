@@ -155,3 +155,18 @@ def test_one_schedule_and_free_text_alone_make_a_report(tmp_path: Path):
     assert told["truth"] == {}
     assert "iou" not in told["rows"][0]["measures"]
     assert made.page.is_file()
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_one_prompt_alone_says_nothing_of_others(tmp_path: Path, prompt: str):
+    """No interval over prompts, and no retrieval among one caption."""
+    cells = [cell for cell in plan() if cell.prompt == prompt]
+    for cell in cells:
+        pretend(cell, grid.folder_of(tmp_path, cell))
+    report = write_report(tmp_path, cells, load_scorer(str(write_tiny_scorer(tmp_path))), MADE)
+    told = json.loads(report.summary.read_text())
+    for row in told["rows"]:
+        assert not {"r_color", "r_geometry"} & row["measures"].keys()
+        assert row["measures"]["seconds"] == {"value": 1.5, "low": None, "high": None}
+    assert all(ratio["score"] == "iou" and ratio["low"] is ratio["high"] is None for ratio in told["ratios"])
+    assert "processor seconds | 1.0 | 1.0" in (tmp_path / "summary.md").read_text()

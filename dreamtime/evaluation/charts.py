@@ -1,5 +1,6 @@
 """Pictures of an evaluation's tables."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,11 @@ def draw_steps_to(axes: Axes, curves: pd.DataFrame, score: str) -> None:
     axes.set(xlabel=SCORES[score], ylabel="steps needed", ylim=(0, None))
 
 
-def figure_of_scores(curves: pd.DataFrame, draw: Callable[[Axes, pd.DataFrame, str], None]) -> Figure:
-    """One panel for each score that there is."""
+def figure_of_scores(curves: pd.DataFrame, draw: Callable[[Axes, pd.DataFrame, str], None]) -> Figure | None:
+    """One panel for each score that there is; None without any."""
     scores = [score for score in SCORES if curves[score].notna().any()]
+    if not scores:
+        return None
     figure = Figure(figsize=(5 * len(scores), 3.8), layout="constrained")
     for axes, score in zip(figure.subplots(1, len(scores), squeeze=False)[0], scores, strict=True):
         draw(axes, curves, score)
@@ -64,7 +67,7 @@ def draw_measure(axes: Axes, summary: Mapping[str, Any], name: str) -> None:
     pairs = [(row["schedule"], row["steps"]) for row in rows]
     for place, (row, pair) in enumerate(zip(rows, pairs, strict=True)):
         found = row["measures"][name]
-        error = [[found["value"] - found["low"]], [found["high"] - found["value"]]]
+        error = [[found["value"] - found["low"]], [found["high"] - found["value"]]] if math.isfinite(found["low"]) else None
         color = style_of(pairs, *pair)["color"]
         axes.errorbar([place], [found["value"]], yerr=error, fmt="o", color=color, capsize=3, label=pair[0])
     if name in summary["truth"]:
@@ -76,9 +79,11 @@ def draw_measure(axes: Axes, summary: Mapping[str, Any], name: str) -> None:
     axes.set(xlim=(-0.5, len(pairs) - 0.5), xlabel="steps")
 
 
-def measures_figure(summary: Mapping[str, Any]) -> Figure:
-    """The main measures of each schedule and length."""
+def measures_figure(summary: Mapping[str, Any]) -> Figure | None:
+    """The main measures of each schedule and length; None without any."""
     names = [name for name in SHOWN if all(name in row["measures"] for row in summary["rows"])]
+    if not names:
+        return None
     columns = min(4, len(names))
     height = -(-len(names) // columns)
     figure = Figure(figsize=(3.0 * columns, 2.7 * height + 0.4), layout="constrained")

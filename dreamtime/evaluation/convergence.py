@@ -54,12 +54,18 @@ def bootstrap(
     generator: Generator,
     resamples: int = RESAMPLES,
 ) -> Interval:
-    """The statistic of all prompts, with its percentile interval over prompts drawn with replacement."""
+    """The statistic of all prompts, with its percentile interval over prompts drawn with replacement.
+
+    One prompt says nothing about others: its interval is infinite both ways.
+    """
+    value = statistic(torch.arange(prompts)[None]).item()
+    if prompts == 1:
+        return Interval(value, -math.inf, math.inf)
     drawn = statistic(torch.randint(prompts, (resamples, prompts), generator=generator)).double().sort().values
     tail = (1 - CONFIDENCE) / 2
     # The nearest of the drawn values: between a finite and an infinite one there is nothing to interpolate.
     low, high = (drawn[min(resamples - 1, math.floor(share * resamples))].item() for share in (tail, 1 - tail))
-    return Interval(statistic(torch.arange(prompts)[None]).item(), low, high)
+    return Interval(value, low, high)
 
 
 def steps_ratio(reference: Curves, others: Sequence[Curves], generator: Generator, resamples: int = RESAMPLES) -> Interval:

@@ -77,8 +77,8 @@ def ratio_sentence(ratio: Mapping[str, Any]) -> str:
         least = f"; lower end of the 95 % interval {ratio['low']:.2f}" if math.isfinite(ratio["low"]) else ""
         return f"{ratio['schedule']} does not come to {reached}{least}."
     high = f"{ratio['high']:.2f}" if math.isfinite(ratio["high"]) else "never"
-    interval = f"95 % interval {ratio['low']:.2f} to {high}"
-    return f"{ratio['schedule']} needs {ratio['value']:.2f} times as many steps for {reached}; {interval}."
+    interval = f"; 95 % interval {ratio['low']:.2f} to {high}" if math.isfinite(ratio["low"]) else ""
+    return f"{ratio['schedule']} needs {ratio['value']:.2f} times as many steps for {reached}{interval}."
 
 
 def table_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -96,9 +96,11 @@ def table_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def interval_text(name: str, found: Mapping[str, float] | None, signed: bool = False) -> str:
-    """A mean with its interval."""
+    """A mean with its interval, if there is one."""
     if found is None:
         return ""
+    if not math.isfinite(found["low"]):
+        return shown(MEASURES[name], found["value"], signed)
     value, low, high = (shown(MEASURES[name], found[key], signed) for key in ("value", "low", "high"))
     return f"{value} ({low} to {high})"
 

@@ -27,8 +27,11 @@ from dreamtime.toybox.meanings import Attribute, Description, answers, questions
 from dreamtime.toybox.world import Thing
 
 AROUND: tuple[View, ...] = ("front", "side", "back")
-FAILED = {"iou": 0.0, "iou_scaled": 0.0, "r_color": 0.0, "r_geometry": 0.0}
+FAILED = {"iou": 0.0, "iou_scaled": 0.0}
 """What a run is worth that diverged or left nothing to see."""
+
+RETRIEVAL = ["r_color", "r_geometry"]
+"""What can be asked of a run only where there are other prompts."""
 
 
 # -- what a scorer says
@@ -115,12 +118,13 @@ def judged(features: Features, prompt: str, texts: Texts) -> dict[str, float]:
     """R-Precision in colour and of the geometry, what of the prompt is right, and whether there is more than one face.
 
     An attribute is right when the prompt is nearer than every prompt that differs in it alone, on average over the views.
+    Where there is one prompt alone, there is nothing to retrieve it from.
     """
-    shapes = [geometry_text(each) for each in texts.prompts]
-    said = {
-        "r_color": texts.retrieval(features.color, prompt, texts.prompts).mean().item(),
-        "r_geometry": texts.retrieval(features.bare, geometry_text(prompt), shapes).mean().item(),
-    }
+    said = {}
+    if len(texts.prompts) > 1:
+        shapes = [geometry_text(each) for each in texts.prompts]
+        said["r_color"] = texts.retrieval(features.color, prompt, texts.prompts).mean().item()
+        said["r_geometry"] = texts.retrieval(features.bare, geometry_text(prompt), shapes).mean().item()
     if what := truth_of(prompt):
         found = answers(features.color.mean(dim=0), Description(what), texts.vectors)
         said |= {f"{attribute}_right": float(right) for attribute, right in found.items()}
@@ -150,7 +154,8 @@ def results_table(root: Path, cells: Sequence[Settings], scorer: Scorer, texts: 
         result, features = result_of(folder_of(root, cell)), kept_features(folder_of(root, cell), scorer)
         row = {**cell_columns(cell), "group": group_of(cell.prompt), "failure": result["failure"] or ""}
         if features is None:
-            row |= FAILED | {f"{attribute}_right": 0.0 for attribute in questions_of(cell.prompt)}
+            wrong = [f"{attribute}_right" for attribute in questions_of(cell.prompt)]
+            row |= FAILED | dict.fromkeys(wrong + RETRIEVAL * (len(texts.prompts) > 1), 0.0)
         else:
             row |= result["measures"] | judged(features, cell.prompt, texts)
         rows.append(row | result["cost"])
@@ -169,7 +174,10 @@ def truth_table(texts: Texts, scorer: Scorer) -> pd.DataFrame:
 
 
 def curves_table(root: Path, cells: Sequence[Settings], scorer: Scorer, texts: Texts) -> pd.DataFrame:
-    """One row per glance: the overlap with the truth, and the share of views that retrieve the prompt; 0 for a failed run."""
+    """One row per glance: the overlap with the truth, and the share of views that retrieve the prompt; 0 for a failed run.
+
+    NaN for what cannot be asked, as in `judged`.
+    """
     rows = []
     for cell in cells:
         folder = folder_of(root, cell)
@@ -177,7 +185,9 @@ def curves_table(root: Path, cells: Sequence[Settings], scorer: Scorer, texts: T
         steps = sorted(glance_steps(cell.steps))
         views = features.curve.split(PREVIEWS) if features else [None] * len(steps)
         for step, seen in zip(steps, views, strict=True):
-            found = 0.0 if seen is None else texts.retrieval(seen, cell.prompt, texts.prompts).mean().item()
+            found = math.nan if len(texts.prompts) == 1 else 0.0
+            if seen is not None and len(texts.prompts) > 1:
+                found = texts.retrieval(seen, cell.prompt, texts.prompts).mean().item()
             iou = glances[step] if features else 0.0 if truth_of(cell.prompt) else math.nan
             rows.append({**cell_columns(cell), "step": step, "iou": iou, "r_precision": found})
     return pd.DataFrame(rows)
