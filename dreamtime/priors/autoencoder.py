@@ -48,6 +48,7 @@ class Autoencoder(nn.Module):
     @torch.no_grad()
     def decode(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B S S 3"]:
         """The images of latents, in [0, 1] and at that resolution; no gradient."""
+        assert not isinstance(self.model.decoder, nn.Identity), "The decoder was left out: Options(decodes=True) keeps it."
         config = self.model.config
         latents = x / config.scaling_factor + (config.shift_factor or 0.0)
         return images_of(self.model.decode(latents.to(self.model.dtype)).sample.float())
