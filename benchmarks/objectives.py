@@ -64,7 +64,7 @@ def meter(unet: torch.nn.Module) -> Callable[[], int]:
 
 def optimised(settings: presets.Settings) -> tuple[assembly.Scene, float]:
     """The scene after its last step, and the passes that each of a step's views took through the UNet."""
-    prior = assembly.load_prior(settings.source, settings.device)
+    prior = assembly.load_prior(settings.source, settings.device, settings.options)
     seen = meter(prior.unet)
     dream = text_to_3d.compose(settings, prior, assembly.load_embed(settings))
     for _ in dream.steps(0):

@@ -23,7 +23,7 @@ from gradio_client import Client
 
 from benchmarks.rows import measured_on
 from dreamtime import assembly, presets, text_to_3d
-from dreamtime.types import DiffusionPrior
+from dreamtime.types import DecodingPrior
 
 HERE = Path(__file__).parent
 WARM_UP = 25  # seconds after the first page in which the app loads its model and measures its pace
@@ -49,8 +49,9 @@ class Clock:
 class TimedPrior:
     """A prior that notes how long it is asked for."""
 
-    def __init__(self, prior: DiffusionPrior, clock: Clock) -> None:
+    def __init__(self, prior: DecodingPrior, clock: Clock) -> None:
         self.alphas_cumprod = prior.alphas_cumprod
+        self.decode = clock.timed("decode", prior.decode)
         self.encode = clock.timed("encode", prior.encode)
         self.predict_noise = clock.timed("UNet", prior.predict_noise)
 
@@ -59,7 +60,9 @@ def step_breakdown(preset: str, steps: int = 30) -> dict[str, float]:
     """Mean milliseconds of a step's parts over the last two thirds of `steps` steps."""
     settings = presets.preset(preset, "cpu", prompt="a red cube")
     clock = Clock()
-    prior = TimedPrior(assembly.load_prior(settings.source, "cpu"), clock)
+    loaded = assembly.load_prior(settings.source, "cpu", settings.options)
+    assert isinstance(loaded, DecodingPrior)
+    prior = TimedPrior(loaded, clock)
     dream = text_to_3d.compose(settings, prior, assembly.load_embed(settings), lambda render: clock.timed("render", render))
     total = 0.0
     for index, _ in enumerate(dream.steps(0)):
@@ -70,7 +73,7 @@ def step_breakdown(preset: str, steps: int = 30) -> dict[str, float]:
             total = 1000 * (time.perf_counter() - started)
             break
     count = steps - steps // 3
-    parts = {name: clock.spent[name] / count for name in ("render", "encode", "UNet")}
+    parts = {name: clock.spent[name] / count for name in ("render", "encode", "UNet", "decode")}
     return {**parts, "backward and Adam": total / count - sum(parts.values()), "whole step": total / count}
 
 

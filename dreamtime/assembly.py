@@ -33,10 +33,12 @@ def timetable_of(settings: Settings, alphas_cumprod: torch.Tensor | None = None)
     levels = alphas_cumprod_of(settings.source) if alphas_cumprod is None else alphas_cumprod
     table = timetable(settings.schedule, levels, settings.steps, **options)
     last = int(table.high.max())
-    if settings.objective in SELF_WEIGHTED and levels[last] == 0:
+    divides = settings.objective in SELF_WEIGHTED or settings.image_residual > 0
+    if divides and levels[last] == 0:
+        between = " between images" if settings.image_residual > 0 else ""
         raise ValueError(
-            f"The objective {settings.objective!r} divides by the share of signal, of which {settings.prior!r} leaves none at"
-            f" t = {last}: choose a smaller t_max."
+            f"The objective {settings.objective!r}{between} divides by the share of signal, of which {settings.prior!r} leaves"
+            f" none at t = {last}: choose a smaller t_max."
         )
     return table
 

@@ -34,9 +34,11 @@ TAKEN_FOR_NOISE = (
 
 def describe(settings: Settings) -> str:
     """One line for people: what runs, where, how long."""
+    between = " between images" if settings.image_residual > 0 else ""
     return (
         f"{settings.prior} on {settings.device}, {settings.schedule} schedule, {settings.steps} steps of {settings.views}"
-        f" views at {settings.resolution} px, guidance {settings.guidance_scale:g}, seed {settings.seed}"
+        f" views at {settings.resolution} px, {settings.objective}{between}, guidance {settings.guidance_scale:g}, seed"
+        f" {settings.seed}"
     )
 
 

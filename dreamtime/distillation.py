@@ -146,20 +146,21 @@ def score_distillation(prior: DiffusionPrior, guided: NoisePredictor, weighting:
 
 
 def image_residual(image: Float[Tensor, "B H W 3"], meant: Float[Tensor, "B S S 3"]) -> Float[Tensor, ""]:
-    """1/2 ||I - sg(meant)||^2 / B, summed over pixels and colours of the rendering's own size (HiFA, section 3)."""
-    target = meant.detach().permute(0, 3, 1, 2)
-    if target.shape[-2:] != image.shape[1:3]:
-        target = torch.nn.functional.interpolate(target, image.shape[1:3], mode="bilinear", antialias=True)
-    return 0.5 * torch.nn.functional.mse_loss(image, target.permute(0, 2, 3, 1), reduction="sum") / len(image)
+    """1/2 ||I - sg(meant)||^2 / B, summed over pixels and colours; I is resized to the prior's own size, as `encode` does."""
+    x = image.permute(0, 3, 1, 2)
+    if x.shape[-2:] != meant.shape[1:3]:
+        x = torch.nn.functional.interpolate(x, meant.shape[1:3], mode="bilinear", antialias=True)
+    return 0.5 * torch.nn.functional.mse_loss(x, meant.detach().permute(0, 3, 1, 2), reduction="sum") / len(image)
 
 
 def score_distillation_in_images(
     prior: DecodingPrior, guided: NoisePredictor, weighting: Weighting = noise_variance, scale: float = 1.0
 ) -> Objective:
-    """scale w(t) (alpha / sigma) 1/2 ||I - D(x0_hat)||^2, D the prior's decoder: SDS between pictures (HiFA, section 3).
+    """scale w(t) (alpha / sigma) 1/2 ||I - D(x0_hat)||^2, D the prior's decoder: SDS between images.
 
-    SDS is the same loss between latents, as eps_hat - eps = (alpha / sigma) (x - x0_hat). There, what is asked of the pixels
-    has to come back through the encoder, which passes on little of what it sees; here nothing passes through it.
+    At scale 1 SDS is the same loss between latents, as eps_hat - eps = (alpha / sigma) (x - x0_hat). There, what is asked of
+    the pixels has to come back through the encoder, which passes on little of what it sees; here nothing passes through it.
+    HiFA (Zhu et al. 2024, section 3) adds such a term, its weight lambda_rgb, to that between latents; here it stands alone.
     """
 
     def objective(rendering: Rendering, cameras: Cameras, t: int, progress: float, generator: Generator) -> Float[Tensor, ""]:

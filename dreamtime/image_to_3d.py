@@ -35,7 +35,7 @@ from dreamtime.elevation import Estimate, estimate_elevation, from_above
 from dreamtime.generation import optimise
 from dreamtime.objectives import OBJECTIVES
 from dreamtime.preprocess import Reference
-from dreamtime.presets import BETWEEN_LATENTS, PRESETS, WEIGHTINGS, Settings, one_of, preset, resolve_device
+from dreamtime.presets import PRESETS, WEIGHTINGS, Settings, one_of, preset, resolve_device
 from dreamtime.priors import loading
 from dreamtime.priors.hub import MODELS, on_this_disk, places_of
 from dreamtime.toybox.novel_views import FIELD_OF_VIEW
@@ -66,7 +66,7 @@ SHOWN: dict[str, Any] = {
     "background": "white",
     "albedo_share": 1.0,
     "guidance_scale": 3.0,
-    "image_residual": 0.0,  # between images the novel views outvote the picture: 19 instead of 23 dB
+    "image_residual": 0.0,
     "opacity": 0.0,
 }
 CHANGES: dict[str, dict[str, Any]] = {
@@ -135,7 +135,7 @@ class Showing:
     guidance_scale: float
     weighting: Weighting
     t_min: int  # the smallest timestep of the run's schedule
-    image_residual: float  # scale of SDS between pictures; 0: between latents
+    image_residual: float = 0.0  # its differences are those of latents
 
     @property
     def guided(self) -> NoisePredictor:
@@ -197,7 +197,6 @@ def compose(
         settings.guidance_scale,
         WEIGHTINGS[settings.weighting],
         int(table.low.min()),
-        settings.image_residual,
     )
     objective = OBJECTIVES[settings.objective](showing)
     if told is not None:
@@ -219,9 +218,8 @@ def compose(
 
 def told_by(settings: Settings) -> Objective:
     """The objective of the prior that reads the prompt: SDS between latents, as strongly guided as it is without a picture."""
-    usual = preset("standard", settings.device, settings.text_prior, prompt=settings.prompt)
-    between = BETWEEN_LATENTS if usual.image_residual > 0 else {"guidance_scale": usual.guidance_scale}
-    second = replace(settings, **{"task": "text", "prior": settings.text_prior, "objective": "sds", **between})
+    usual = preset("standard", settings.device, settings.text_prior, prompt=settings.prompt, image_residual=0.0)
+    second = replace(settings, task="text", prior=settings.text_prior, guidance_scale=usual.guidance_scale)
     embed = load_embed(second)
     prior = load_prior(second.source, second.device, second.options)
     return OBJECTIVES["sds"](asking_of(second, prior, embed, timetable_of(second, prior.alphas_cumprod)))

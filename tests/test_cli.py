@@ -341,6 +341,8 @@ def test_a_random_schedule_repeats_with_its_seed(capsys) -> None:
         (["text", "a cat", "--schedule", "linear", "--table", "900,20"], "The schedule 'linear' has no --table: it takes"),
         (["text", "a cat", "--fixed-t", "300"], "The schedule 'time-prioritized' has no --fixed-t"),
         (["text", "a cat", "--lora-scale", "0.5"], "--lora-scale is the strength of a --lora, and there is none"),
+        (["text", "a cat", "--image-residual", "-1"], "The image residual must lie between 0 and"),
+        (["text", "a cat", "--image-residual", "5", "--objective", "ism"], "with the objective 'ism' it must be 0, got 5"),
         (["text", "a cat", "--guidance-scale", "0"], "With a guidance scale of 0 nobody would look at the prompt"),
         (["text", "a cat", "--guidance-scale", "1", "--negative-prompt", "a dog"], "A negative prompt has no effect"),
         (["schedule", "--name", "fixed", "--t-min", "30"], "The schedule 'fixed' has no --t-min: it takes --fixed-t."),

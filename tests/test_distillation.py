@@ -157,13 +157,16 @@ def test_the_image_residual_is_half_the_squares_per_image(generator) -> None:
     torch.testing.assert_close(image.grad, (image.detach() - meant) / 3)
 
 
-def test_what_is_meant_comes_in_the_size_of_the_rendering() -> None:
-    meant = torch.full((1, 32, 32, 3), 0.5)
-    meant[:, :16] = 0.25
-    image = torch.full((1, 8, 8, 3), 0.5)
-    image[:, :4] = 0.25
-    far = distillation.image_residual(torch.full((1, 8, 8, 3), 1.0), meant)
-    assert distillation.image_residual(image, meant) < 0.01 * far
+@pytest.mark.parametrize("side", [8, 16, 64])
+def test_the_image_residual_does_not_grow_with_the_rendering(generator, side: int) -> None:
+    """It is taken at the prior's own size, where a larger rendering counts by the means of its blocks."""
+    meant = torch.full((1, 16, 16, 3), 0.25)
+    assert distillation.image_residual(torch.full((1, side, side, 3), 0.5), meant).item() == pytest.approx(0.5 * 768 / 16)
+    fine = torch.rand(1, 32, 32, 3, generator=generator(0))
+    blocks = fine.view(1, 16, 2, 16, 2, 3).mean(dim=(2, 4))
+    coarse = distillation.image_residual(blocks, meant).item()
+    assert distillation.image_residual(fine, meant).item() == pytest.approx(coarse, rel=0.25)
+    assert distillation.image_residual(fine[:, ::2, ::2], meant).item() > 1.5 * coarse
 
 
 @pytest.mark.parametrize("t", [20, 500, 980])

@@ -55,6 +55,18 @@ def test_prompts_of_one_shape_share_their_geometry(texts: Texts):
     assert (said["kind_right"], said["color_right"]) == (0, 0)  # like no variant of the prompt, and not like the prompt
 
 
+@pytest.mark.parametrize(
+    ("prompts", "asked"),
+    [
+        (["a red cube"], []),
+        (["a red cube", "a blue cube"], ["r_color"]),
+        (["a red cube", "a red cone"], ["r_color", "r_geometry"]),
+    ],
+)
+def test_nothing_is_retrieved_from_one_caption_or_one_shape(prompts: list[str], asked: list[str]):
+    assert tables.retrievals(prompts) == asked
+
+
 def test_precision_is_the_share_of_views(texts: Texts):
     said = tables.judged(
         seen(texts, ["a blue robot"] * 6 + ["a red cube"] * 2, ["a robot"] * 5 + ["a cube"] * 3), "a blue robot", texts

@@ -86,6 +86,7 @@ def test_a_second_objective_is_added_with_its_weight():
     ("changes", "reason"),
     [
         ({"objective": "vsd"}, "compare texts"),
+        ({"image_residual": 30.0}, "compares latents: its image residual must be 0, got 30"),
         ({"guidance": "perp-neg"}, "compare texts"),
         ({"text_prior": "toybox"}, "needs a prompt"),
         ({"elevation": 95.0}, "elevation must lie between"),

@@ -106,7 +106,7 @@ def test_a_run_is_estimated_before_it_begins() -> None:
 
 def test_a_prior_beside_that_of_the_picture_counts() -> None:
     """Both keep their weights, and what the way back needs of both is there at once."""
-    told = beforehand.memory_of(presets.preset("draft", "cpu", prompt="a red cube"))
+    told = beforehand.memory_of(presets.preset("draft", "cpu", prompt="a red cube", image_residual=0.0))
     shown = beforehand.memory_of(image_preset("draft", "cpu"))
     both = beforehand.memory_of(image_preset("draft", "cpu", prompt="a red cube", text_prior="toybox"))
     assert both["text prior"] == told["prior"]

@@ -50,6 +50,7 @@ def test_the_embedded_prior_keeps_the_numbers_of_the_preset(method: str) -> None
     changed = {"prior", "device", "schedule", "objective", *METHODS[method].changes}
     for name in settings_to_dict(plain).keys() - changed:
         assert getattr(made, name) == getattr(plain, name), name
+    assert made.guidance_scale <= 3.5
     assert made.objective == preset("draft", "cpu", LARGE, method).objective
 
 

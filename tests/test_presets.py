@@ -57,6 +57,20 @@ def test_the_embedded_prior_is_asked_between_images_unless_the_objective_is_anot
     assert preset(name, "cpu", prior="stable-diffusion-1.5", prompt="a cat").image_residual == 0
 
 
+def test_between_latents_the_embedded_prior_guides_more_firmly_from_nearer() -> None:
+    between = preset("draft", "cpu", prompt="a cat", image_residual=0.0)
+    assert (between.guidance_scale, between.distance) == (3.5, (1.5, 2.0))
+    assert preset("draft", "cpu", prompt="a cat", image_residual=0.0, guidance_scale=9.0).guidance_scale == 9
+    large = preset("draft", "cpu", prior="stable-diffusion-1.5", prompt="a cat", image_residual=5.0)
+    assert (large.image_residual, large.distance, large.options.decodes) == (5.0, (1.5, 2.0), True)
+
+
+def test_runs_from_before_there_was_an_image_residual_have_none() -> None:
+    old = settings_to_dict(preset("draft", "cpu", prompt="a cat"))
+    del old["image_residual"]
+    assert settings_from_dict(old).image_residual == 0
+
+
 def test_an_image_residual_is_refused_where_there_is_none() -> None:
     with pytest.raises(ValueError, match="with the objective 'csd' it must be 0, got 30"):
         preset("draft", "cpu", prompt="a cat", objective="csd", image_residual=30.0)
@@ -233,6 +247,8 @@ def test_an_objective_that_divides_by_the_signal_wants_some(objective: str) -> N
         assembly.timetable_of(settings, flow)
     assert assembly.timetable_of(replace(settings, t_max=998), flow).high.max() == 998
     assert assembly.timetable_of(replace(settings, objective="sds"), flow).high.max() == 999
+    with pytest.raises(ValueError, match="The objective 'sds' between images divides by the share of signal"):
+        assembly.timetable_of(replace(settings, objective="sds", image_residual=30.0), flow)
 
 
 def test_a_prior_is_kept_for_the_next_run_and_let_go_before_another_is_loaded(monkeypatch) -> None:

@@ -18,7 +18,10 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and the interval that holds the truth with `CONFIDENCE`; infinite where a quality was never reached."""
+    """An estimate and the interval that holds the truth with `CONFIDENCE`.
+
+    Infinite upwards where a quality was never reached; from -inf to inf where there is nothing to tell it from.
+    """
 
     value: float
     low: float

@@ -30,9 +30,6 @@ AROUND: tuple[View, ...] = ("front", "side", "back")
 FAILED = {"iou": 0.0, "iou_scaled": 0.0}
 """What a run is worth that diverged or left nothing to see."""
 
-RETRIEVAL = ["r_color", "r_geometry"]
-"""What can be asked of a run only where there are other prompts."""
-
 
 # -- what a scorer says
 
@@ -87,6 +84,12 @@ def geometry_text(prompt: str) -> str:
     return uncolored(what) if what else prompt
 
 
+def retrievals(prompts: Sequence[str]) -> list[str]:
+    """What can be asked of a run: its caption among others, its shape among others."""
+    asked = {"r_color": len(prompts), "r_geometry": len({geometry_text(prompt) for prompt in prompts})}
+    return [name for name, choices in asked.items() if choices > 1]
+
+
 def questions_of(prompt: str) -> dict[Attribute, list[str]]:
     """What can be asked of a result besides its prompt; nothing of free text."""
     what = truth_of(prompt)
@@ -118,13 +121,14 @@ def judged(features: Features, prompt: str, texts: Texts) -> dict[str, float]:
     """R-Precision in colour and of the geometry, what of the prompt is right, and whether there is more than one face.
 
     An attribute is right when the prompt is nearer than every prompt that differs in it alone, on average over the views.
-    Where there is one prompt alone, there is nothing to retrieve it from.
+    Where there is one prompt alone, or one shape, there is nothing to retrieve it from.
     """
-    said = {}
-    if len(texts.prompts) > 1:
-        shapes = [geometry_text(each) for each in texts.prompts]
-        said["r_color"] = texts.retrieval(features.color, prompt, texts.prompts).mean().item()
-        said["r_geometry"] = texts.retrieval(features.bare, geometry_text(prompt), shapes).mean().item()
+    shapes = [geometry_text(each) for each in texts.prompts]
+    said = {
+        "r_color": texts.retrieval(features.color, prompt, texts.prompts).mean().item(),
+        "r_geometry": texts.retrieval(features.bare, geometry_text(prompt), shapes).mean().item(),
+    }
+    said = {name: said[name] for name in retrievals(texts.prompts)}
     if what := truth_of(prompt):
         found = answers(features.color.mean(dim=0), Description(what), texts.vectors)
         said |= {f"{attribute}_right": float(right) for attribute, right in found.items()}
@@ -155,7 +159,7 @@ def results_table(root: Path, cells: Sequence[Settings], scorer: Scorer, texts: 
         row = {**cell_columns(cell), "group": group_of(cell.prompt), "failure": result["failure"] or ""}
         if features is None:
             wrong = [f"{attribute}_right" for attribute in questions_of(cell.prompt)]
-            row |= FAILED | dict.fromkeys(wrong + RETRIEVAL * (len(texts.prompts) > 1), 0.0)
+            row |= FAILED | dict.fromkeys(wrong + retrievals(texts.prompts), 0.0)
         else:
             row |= result["measures"] | judged(features, cell.prompt, texts)
         rows.append(row | result["cost"])

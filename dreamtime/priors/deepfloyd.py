@@ -40,6 +40,7 @@ class DeepFloydPrior:
         """The images themselves in [-1, 1], resized to the model's own resolution."""
         return pixels(images, self.unet.config.sample_size)
 
+    @torch.no_grad()
     def decode(self, x: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B h w 3"]:
         """The images in [0, 1]."""
         return images_of(x)

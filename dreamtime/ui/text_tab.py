@@ -22,6 +22,7 @@ from dreamtime.ui.widgets import (
     followed,
     kept_elsewhere,
     preset_values,
+    residual_followed,
     settings_of,
     start_of,
     start_word,
@@ -58,6 +59,7 @@ def connect_start(tab: TextTab, server: Server) -> None:
             chosen = secrets.randbelow(MAX_SEED) if randomise else seed
             knobs = dict(zip(KNOBS, values, strict=True))
             knobs = followed(knobs, stood_for, (preset, prior, knobs["method"]), preset_values)
+            knobs = residual_followed(knobs, preset, prior)
             # The other knobs stand as the preset for the chosen prior has set them.
             kept = kept_elsewhere(knobs)
             settings = settings_of(prompt, preset, prior, chosen, knobs)

@@ -129,8 +129,8 @@ GUIDING: dict[str, Knob] = {
     "guidance": Knob("Guidance", "How text and no text are combined", short_text, names=tuple(objectives.GUIDANCES)),
     "guidance_scale": Knob("Guidance scale", "Pull of the prompt; 1 is none", real, 0, 1000),
     "weighting": Knob("Weighting", "w(t) of the gradient", short_text, names=tuple(presets.WEIGHTINGS)),
-    "image_residual": Knob("Image residual", "Weight of SDS between images; 0 is between latents", real, 0, 10_000),
     "negative_prompt": Knob("Negative prompt", "What to steer away from", short_text),
+    "image_residual": Knob("Image residual", "Weight of SDS between images; 0 is between latents", real, 0, 1_000_000),
 }
 
 RENDERING: dict[str, Knob] = {
@@ -240,6 +240,14 @@ def followed(
         return dict(values)
     before, after = values_of_start(*stood_for.split("|")), values_of_start(*start)
     return {name: after[name] if value == before[name] else value for name, value in values.items()}
+
+
+def residual_followed(knobs: Mapping[str, Any], preset: str, prior: str) -> dict[str, Any]:
+    """The knobs with an objective that was chosen a moment ago: an image residual that was left alone goes with SDS."""
+    if knobs["objective"] in (None, "", "sds"):
+        return dict(knobs)
+    left = preset_values(preset, prior, knobs["method"] or "dreamtime")["image_residual"] == knobs["image_residual"]
+    return {**knobs, "image_residual": 0.0} if left else dict(knobs)
 
 
 def suited_to(preset: str, prior: str, method: str, objective: str) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from dreamtime.ui.widgets import (
     followed,
     kept_elsewhere,
     preset_values,
+    residual_followed,
     settings_of,
     start_word,
     suited_to,
@@ -120,6 +121,17 @@ def test_an_objective_brings_its_guidance_scale_to_the_page(objective: str) -> N
     assert suited_to("standard", "stable-diffusion-1.5", "dreamtime", "vsd") == (7.5, 0)
     with pytest.raises(ValueError, match="'vsd' learns in a UNet"):
         suited_to("standard", "stable-diffusion-xl", "dreamtime", "vsd")
+
+
+def test_an_image_residual_that_was_left_alone_goes_with_sds() -> None:
+    """Who chooses another objective and presses Generate before the page has set the knobs is not refused."""
+    draft = preset_values("draft", "toybox")
+    assert residual_followed(draft, "draft", "toybox") == draft
+    followed_by = residual_followed({**draft, "objective": "csd"}, "draft", "toybox")
+    assert followed_by == {**draft, "objective": "csd", "image_residual": 0.0}
+    assert settings_of("a red cube", "draft", "toybox", 0, followed_by).objective == "csd"
+    turned = {**draft, "objective": "csd", "image_residual": 12.0}
+    assert residual_followed(turned, "draft", "toybox") == turned
 
 
 def test_a_prior_that_stands_in_keeps_what_means_the_same_with_it() -> None:
