@@ -59,7 +59,7 @@ FILES = {
 }
 """What a result consists of, and how each file's name ends after the prompt's."""
 
-PREVIEW_CAMERA = cameras_around(1, 128)  # in front of the object, 128 pixels a side
+PREVIEW_CAMERA = cameras_around(1, 128, distance=2.1)  # in front of the object, 128 pixels a side
 
 
 class RunError(ValueError):

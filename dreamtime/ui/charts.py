@@ -186,6 +186,15 @@ def comparison_chart(tables: Mapping[str, Timetable], T: int, m: float, s: float
     return figure("t(i)", f'<span class="dt-keys">{keys}</span>', alternative, body, "dt-schedule dt-comparison")
 
 
+def compact(number: float) -> str:
+    """Three digits, in thousands or millions where it takes them: 0.123, 45.6, 1.06k."""
+    for unit in ("", "k", "M"):
+        if abs(number) < 999.5:
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.3g}G"
+
+
 def loss_chart(rows: Sequence[tuple[int, int, float]], steps: int) -> str:
     """The loss by step, raw and smoothed, from rows of (step, t, loss)."""
     if not rows:
@@ -199,6 +208,6 @@ def loss_chart(rows: Sequence[tuple[int, int, float]], steps: int) -> str:
     index = torch.tensor(thinned(len(rows)))
     x, height = step[index] / steps, lambda curve: (curve[index] / top).clamp(0, 1)
     curves = path("dt-raw", x, height(loss)) + path("dt-mean", x, height(mean))
-    body = ticks("dt-y", {"0": 0.0, f"{top:.3g}": 1.0}) + pane("dt-steps", curves) + step_ticks(steps)
-    note = f"{float(mean[-1]):.3g}"
+    body = ticks("dt-y", {"0": 0.0, compact(top): 1.0}) + pane("dt-steps", curves) + step_ticks(steps)
+    note = compact(float(mean[-1]))
     return figure("Loss", note, f"Loss curve: {note} at step {int(step[-1])} of {steps}", body, "dt-loss")

@@ -8,7 +8,7 @@ import torch
 from fakes import stable_diffusion_alphas_cumprod
 
 from dreamtime.timesteps import Timetable, fixed_table, time_prioritized, uniform
-from dreamtime.ui.charts import comparison_chart, loss_chart, schedule_chart, stage_shares, time_spent, visits
+from dreamtime.ui.charts import compact, comparison_chart, loss_chart, schedule_chart, stage_shares, time_spent, visits
 
 ABAR = stable_diffusion_alphas_cumprod()
 
@@ -67,6 +67,14 @@ def test_a_comparison_draws_every_schedule_in_its_own_colour() -> None:
     ElementTree.fromstring(chart)
     assert chart.count('class="dt-c1"') == 2
     assert 'class="dt-c2 dt-band"' in chart
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(0.0, "0"), (0.1234, "0.123"), (45.64, "45.6"), (999.4, "999"), (999.6, "1k"), (1063.0, "1.06k"), (2.5e6, "2.5M")],
+)
+def test_numbers_fit_beside_their_axis(number: float, said: str) -> None:
+    assert compact(number) == said
 
 
 def test_the_loss_curve_ends_where_the_run_is() -> None:
