@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,10 +32,11 @@ from dreamtime.types import Mesh
 
 HERE = Path(__file__).parent
 THINGS = [Thing("cube", "red"), Thing("torus", "blue"), Thing("cone", "yellow")]
-VARIANTS: dict[str, dict[str, str]] = {
-    "SDS": {},
-    "SDS, CFG rescale": {"guidance": "rescaled"},
-    "SDS, Perp-Neg": {"guidance": "perp-neg"},
+VARIANTS: dict[str, dict[str, Any]] = {
+    "SDS, between images": {},
+    "SDS": {"image_residual": 0.0},
+    "SDS, CFG rescale": {"image_residual": 0.0, "guidance": "rescaled"},
+    "SDS, Perp-Neg": {"image_residual": 0.0, "guidance": "perp-neg"},
     "SJC": {"objective": "sjc"},
     "TP-VSD": {"objective": "vsd"},
     "VSD, uniform t": {"objective": "vsd", "schedule": "uniform"},
