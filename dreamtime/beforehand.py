@@ -34,10 +34,10 @@ TAKEN_FOR_NOISE = (
 
 def describe(settings: Settings) -> str:
     """One line for people: what runs, where, how long."""
-    between = " between images" if settings.image_residual > 0 else ""
+    beside = f" beside {settings.text_prior}, weight {settings.text_weight:g}" if settings.text_prior else ""
     return (
-        f"{settings.prior} on {settings.device}, {settings.schedule} schedule, {settings.steps} steps of {settings.views}"
-        f" views at {settings.resolution} px, {settings.objective}{between}, guidance {settings.guidance_scale:g}, seed"
+        f"{settings.prior}{beside} on {settings.device}, {settings.schedule} schedule, {settings.steps} steps of"
+        f" {settings.views} views at {settings.resolution} px, {settings.asked}, guidance {settings.guidance_scale:g}, seed"
         f" {settings.seed}"
     )
 

@@ -30,7 +30,21 @@ from dreamtime.priors import options
 log = logging.getLogger(__name__)
 
 UNEXPECTED, USAGE_ERROR = 1, 2
-LISTED = ("schedule", "objective", "guidance_scale", "steps", "learning_rate", "views", "resolution", "representation")
+RESIDUAL = (
+    "weight of --objective sds between decoded images, 0 to 10000 (default 30 with the embedded prior, else 0); 0: between"
+    " latents, with the guidance and cameras that suit those"
+)
+LISTED = (
+    "schedule",
+    "objective",
+    "guidance_scale",
+    "image_residual",
+    "steps",
+    "learning_rate",
+    "views",
+    "resolution",
+    "representation",
+)
 FORMATS = (".glb", ".obj", ".ply", ".stl")
 RUNS = Path(os.environ.get("DREAMTIME_RUNS") or "runs")
 
@@ -66,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_recipe_options(text, "auto")
     text.add_argument("--negative-prompt", metavar="TEXT", help="what to steer away from")
     text.add_argument("--guidance", metavar="NAME", help=f"one of {', '.join(objectives.GUIDANCES)}")
-    text.add_argument("--image-residual", type=float, metavar="X", help="weight of sds between images; 0: between latents")
+    text.add_argument("--image-residual", type=float, metavar="X", help=RESIDUAL)
     text.add_argument("--background", metavar="NAME", help=f"one of {', '.join(presets.BACKGROUNDS)}")
     text.add_argument("--lora", metavar="FILE", help="adapters to merge into the prior: safetensors file, folder or Hub id")
     text.add_argument("--lora-scale", type=float, metavar="X", help="their strength (default 1)")

@@ -200,7 +200,7 @@ class Settings:
             raise ValueError(f"The timestep range needs 0 <= t_min < t_max, got t_min = {self.t_min}, t_max = {self.t_max}.")
         within("seed", self.seed, 0, 2**63 - 1)
         within("guidance scale", self.guidance_scale, 0, 1000)
-        within("image residual", self.image_residual, 0, 1e6)
+        within("image residual", self.image_residual, 0, 10_000)
         objectives.check(
             self.objective,
             self.guidance,
@@ -246,6 +246,11 @@ class Settings:
     def views_by_part(self) -> tuple[int, ...]:
         """Images per step, one entry per resolution that the run goes through."""
         return (*(self.early_views or (self.views,) * self.doublings), self.views)
+
+    @property
+    def asked(self) -> str:
+        """The objective in words, with what it compares."""
+        return f"{self.objective} between images" if self.image_residual > 0 else self.objective
 
     @property
     def source(self) -> str:

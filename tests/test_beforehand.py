@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from tiny_models import tiny_flow_pipeline, tiny_pipeline, tiny_xl_pipeline
 from torch import zeros
 
-from dreamtime.beforehand import check_ingredients
+from dreamtime.beforehand import check_ingredients, describe
 from dreamtime.image_to_3d import EMBEDDED, image_preset
 from dreamtime.presets import Settings, preset
 from dreamtime.priors.folders import ModelUnavailable
@@ -90,3 +90,11 @@ def test_a_text_prior_beside_the_picture_must_be_able_to_do_what_is_asked(models
     with pytest.raises(ModelUnavailable, match="is a transformer, whose attention cannot be sliced"):
         check_ingredients(shown)
     check_ingredients(replace(shown, attention="fused"))
+
+
+def test_a_run_in_one_line_names_what_it_compares_and_who_else_reads() -> None:
+    assert "sds between images, guidance 2.5" in describe(preset("draft", "cpu", prompt="a red cube"))
+    assert "px, csd, guidance" in describe(preset("draft", "cpu", prompt="a red cube", objective="csd"))
+    both = image_preset("draft", "cpu", prompt="a red mug", text_prior="toybox", text_weight=0.5)
+    assert describe(both).startswith("toybox-zero123 beside toybox, weight 0.5 on cpu")
+    assert "px, sds, guidance" in describe(both)

@@ -65,9 +65,8 @@ def thumbnails(portrait: Portrait) -> str:
 
 def in_common(cell: Settings) -> str:
     """What all runs share, in one line."""
-    objective = f"{cell.objective} between images" if cell.image_residual > 0 else cell.objective
     looks = f"{cell.views} views of {cell.resolution} pixels per step"
-    return f"{cell.prior} on {cell.device}, {objective}, guidance {cell.guidance_scale:g}, {looks}, {cell.representation}"
+    return f"{cell.prior} on {cell.device}, {cell.asked}, guidance {cell.guidance_scale:g}, {looks}, {cell.representation}"
 
 
 def ratio_sentence(ratio: Mapping[str, Any]) -> str:

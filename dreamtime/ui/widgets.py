@@ -130,7 +130,7 @@ GUIDING: dict[str, Knob] = {
     "guidance_scale": Knob("Guidance scale", "Pull of the prompt; 1 is none", real, 0, 1000),
     "weighting": Knob("Weighting", "w(t) of the gradient", short_text, names=tuple(presets.WEIGHTINGS)),
     "negative_prompt": Knob("Negative prompt", "What to steer away from", short_text),
-    "image_residual": Knob("Image residual", "Weight of SDS between images; 0 is between latents", real, 0, 1_000_000),
+    "image_residual": Knob("Image residual", "Weight of SDS between images; 0 is between latents", real, 0, 10_000),
 }
 
 RENDERING: dict[str, Knob] = {
