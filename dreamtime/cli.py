@@ -30,10 +30,6 @@ from dreamtime.priors import options
 log = logging.getLogger(__name__)
 
 UNEXPECTED, USAGE_ERROR = 1, 2
-RESIDUAL = (
-    "weight of --objective sds between decoded images, 0 to 10000 (default 30 with the embedded prior, else 0); 0: between"
-    " latents, with the guidance and cameras that suit those"
-)
 LISTED = (
     "schedule",
     "objective",
@@ -80,7 +76,13 @@ def build_parser() -> argparse.ArgumentParser:
     add_recipe_options(text, "auto")
     text.add_argument("--negative-prompt", metavar="TEXT", help="what to steer away from")
     text.add_argument("--guidance", metavar="NAME", help=f"one of {', '.join(objectives.GUIDANCES)}")
-    text.add_argument("--image-residual", type=float, metavar="X", help=RESIDUAL)
+    text.add_argument(
+        "--image-residual",
+        type=float,
+        metavar="X",
+        help=f"weight of --objective sds between decoded images (default {presets.STANDARD.image_residual:g} with the embedded"
+        " prior, else 0); 0: between latents, with the guidance and cameras that suit those",
+    )
     text.add_argument("--background", metavar="NAME", help=f"one of {', '.join(presets.BACKGROUNDS)}")
     text.add_argument("--lora", metavar="FILE", help="adapters to merge into the prior: safetensors file, folder or Hub id")
     text.add_argument("--lora-scale", type=float, metavar="X", help="their strength (default 1)")

@@ -64,10 +64,14 @@ def distillation_gradient(
     return weight * (noise_hat - control)
 
 
+def half_squares(x: Float[Tensor, "B C h w"], target: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:
+    """1/2 ||x - sg(target)||^2 / B: a loss whose gradient with respect to x is (x - target) / B."""
+    return 0.5 * torch.nn.functional.mse_loss(x, target.detach(), reduction="sum") / len(x)
+
+
 def inject_gradient(x: Float[Tensor, "B C h w"], gradient: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:
     """1/2 ||x - sg(x - gradient)||^2 / B: a loss whose gradient with respect to x is `gradient` / B exactly."""
-    target = (x - gradient).detach()
-    return 0.5 * torch.nn.functional.mse_loss(x, target, reduction="sum") / len(x)
+    return half_squares(x, x - gradient)
 
 
 # -- eps_hat: what the prior answers under its texts
@@ -150,7 +154,7 @@ def image_residual(image: Float[Tensor, "B H W 3"], meant: Float[Tensor, "B S S 
     x = image.permute(0, 3, 1, 2)
     if x.shape[-2:] != meant.shape[1:3]:
         x = torch.nn.functional.interpolate(x, meant.shape[1:3], mode="bilinear", antialias=True)
-    return 0.5 * torch.nn.functional.mse_loss(x, meant.detach().permute(0, 3, 1, 2), reduction="sum") / len(image)
+    return half_squares(x, meant.permute(0, 3, 1, 2))
 
 
 def score_distillation_in_images(

@@ -191,13 +191,7 @@ def compose(
     generator = Generator().manual_seed(settings.seed)
     scene = build_scene(settings, torch.device(settings.device), generator)
     table = timetable_of(settings, prior.alphas_cumprod)
-    showing = Showing(
-        prior,
-        condition,
-        settings.guidance_scale,
-        WEIGHTINGS[settings.weighting],
-        int(table.low.min()),
-    )
+    showing = Showing(prior, condition, settings.guidance_scale, WEIGHTINGS[settings.weighting], int(table.low.min()))
     objective = OBJECTIVES[settings.objective](showing)
     if told is not None:
         objective = both(objective, told, settings.text_weight)

@@ -50,7 +50,7 @@ class Asking:
     weighting: Weighting
     second: SecondPredictor | None = None  # VSD's
     t_min: int = 20  # the smallest timestep of the run's schedule
-    image_residual: float = 0.0  # scale of SDS between pictures; 0: between latents
+    image_residual: float = 0.0  # scale of SDS between images; 0: between latents
 
     @property
     def condition(self) -> Condition:
@@ -198,7 +198,7 @@ def check(
         )
     if image_residual > 0 and objective != "sds":
         raise ValueError(
-            f"An image residual is SDS between pictures: with the objective {objective!r} it must be 0, got {image_residual:g}."
+            f"An image residual is SDS between images: with the objective {objective!r} it must be 0, got {image_residual:g}."
         )
     if objective == "vsd" and memory == "lowest":
         raise ValueError("The objective 'vsd' learns in the prior's UNet, which memory 'lowest' takes apart: choose 'low'.")

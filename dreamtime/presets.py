@@ -137,7 +137,7 @@ class Settings:
     guidance: str = "classifier-free"  # a name of GUIDANCES
     guidance_scale: float = EMBEDDED_GUIDANCE_SCALE  # 1 is none
     weighting: str = "sds"  # a name of WEIGHTINGS: w(t) of the gradient
-    image_residual: float = 0.0  # scale of the objective `sds` between pictures, its prior's answer decoded; 0: between latents
+    image_residual: float = 0.0  # scale of the objective `sds` between images, its prior's answer decoded; 0: between latents
     second_learning_rate: float = 1e-4  # of VSD's second predictor, at the first step
     learning_rate: float = 0.025  # of a grid at the first step (a network is slower); it falls linearly to a twentieth
     adam_epsilon: float = 0.1  # gradients fainter than this move a parameter in proportion, not at full pace
