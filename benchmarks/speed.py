@@ -23,7 +23,7 @@ from gradio_client import Client
 
 from benchmarks.rows import measured_on
 from dreamtime import assembly, presets, text_to_3d
-from dreamtime.types import DecodingPrior
+from dreamtime.priors.stable_diffusion import StableDiffusionPrior
 
 HERE = Path(__file__).parent
 WARM_UP = 25  # seconds after the first page in which the app loads its model and measures its pace
@@ -49,11 +49,12 @@ class Clock:
 class TimedPrior:
     """A prior that notes how long it is asked for."""
 
-    def __init__(self, prior: DecodingPrior, clock: Clock) -> None:
+    def __init__(self, prior: StableDiffusionPrior, clock: Clock) -> None:
         self.alphas_cumprod = prior.alphas_cumprod
         self.decode = clock.timed("decode", prior.decode)
         self.encode = clock.timed("encode", prior.encode)
         self.predict_noise = clock.timed("UNet", prior.predict_noise)
+        self.tell = prior.tell
 
 
 def step_breakdown(preset: str, steps: int = 30) -> dict[str, float]:
@@ -61,7 +62,7 @@ def step_breakdown(preset: str, steps: int = 30) -> dict[str, float]:
     settings = presets.preset(preset, "cpu", prompt="a red cube")
     clock = Clock()
     loaded = assembly.load_prior(settings.source, "cpu", settings.options)
-    assert isinstance(loaded, DecodingPrior)
+    assert isinstance(loaded, StableDiffusionPrior)
     prior = TimedPrior(loaded, clock)
     dream = text_to_3d.compose(settings, prior, assembly.load_embed(settings), lambda render: clock.timed("render", render))
     total = 0.0

@@ -7,8 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 from dreamtime import classifier_score, distillation, inversion
 from dreamtime.distillation import SecondPredictor, Weighting
 from dreamtime.priors.hub import known
-from dreamtime.prompts import FLAWS, Embed, blended_text, flawed_text, plain_text, view_condition
-from dreamtime.types import Condition, DecodingPrior, DiffusionPrior, NoisePredictor, Objective
+from dreamtime.prompts import FLAWS, Embed, blended_text, flawed_text, plain_text, view_condition, words_alone
+from dreamtime.types import Condition, DecodingPrior, DiffusionPrior, NoisePredictor, Objective, Tell, TellingPrior
 
 
 @runtime_checkable
@@ -53,14 +53,19 @@ class Asking:
     image_residual: float = 0.0  # scale of SDS between images; 0: between latents
 
     @property
+    def tell(self) -> Tell:
+        """What the prior is told of a camera besides the words."""
+        return self.prior.tell if isinstance(self.prior, TellingPrior) else words_alone
+
+    @property
     def condition(self) -> Condition:
         """What is not wanted, and what is."""
-        return view_condition(self.embed, self.prompt, self.negative_prompt)
+        return view_condition(self.embed, self.prompt, self.negative_prompt, self.tell)
 
     @property
     def bare_condition(self) -> Condition:
         """Nothing, and what is wanted."""
-        return view_condition(self.embed, self.prompt)
+        return view_condition(self.embed, self.prompt, tell=self.tell)
 
     @property
     def guided(self) -> NoisePredictor:
@@ -77,7 +82,7 @@ def rescaled(asking: Asking) -> NoisePredictor:
 
 
 def perp_neg(asking: Asking) -> NoisePredictor:
-    blend = blended_text(asking.embed, asking.prompt, asking.negative_prompt)
+    blend = blended_text(asking.embed, asking.prompt, asking.negative_prompt, asking.tell)
     return distillation.perp_neg(asking.prior, blend, asking.guidance_scale)
 
 
@@ -105,14 +110,14 @@ def vsd(asking: Asking) -> Objective:
 
 
 def csd(asking: Asking) -> Objective:
-    undesired = plain_text(asking.embed, asking.negative_prompt) if asking.negative_prompt else None
+    undesired = plain_text(asking.embed, asking.negative_prompt, asking.tell) if asking.negative_prompt else None
     return classifier_score.classifier_score_distillation(
         asking.prior, asking.bare_condition, asking.guidance_scale, asking.weighting, undesired
     )
 
 
 def nfsd(asking: Asking) -> Objective:
-    undesired = plain_text(asking.embed, asking.negative_prompt or FLAWS)
+    undesired = plain_text(asking.embed, asking.negative_prompt or FLAWS, asking.tell)
     return classifier_score.noise_free_score_distillation(
         asking.prior, asking.bare_condition, undesired, asking.guidance_scale, asking.weighting
     )
@@ -133,7 +138,7 @@ def ism(asking: Question) -> Objective:
 
 
 def bridge(asking: Asking) -> Objective:
-    source = flawed_text(asking.embed, asking.prompt)
+    source = flawed_text(asking.embed, asking.prompt, asking.tell)
     last = classifier_score.bridge(asking.prior, asking.condition, source, asking.guidance_scale, asking.weighting)
     return classifier_score.in_stages(sds(asking), last)
 

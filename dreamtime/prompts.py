@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dreamtime.cameras import angles_from_position
-from dreamtime.types import Cameras, Condition, Text, ViewBlend
+from dreamtime.types import Cameras, Condition, Tell, Text, ViewBlend
 
 Embed = Callable[[list[str]], Float[Tensor, "P L D"]]
 """Prompts to embeddings; it is asked once, so that the text encoder behind it may be released."""
@@ -69,27 +69,33 @@ def checked_prompt(prompt: object) -> str:
     return text
 
 
-def plain_text(embed: Embed, words: str) -> Text:
+def words_alone(embedded: Float[Tensor, "B L D"], cameras: Cameras) -> Float[Tensor, "B L D"]:
+    """Nothing is told of a camera but what the words say."""
+    return embedded
+
+
+def plain_text(embed: Embed, words: str, tell: Tell = words_alone) -> Text:
     """The same words from everywhere."""
     embedded = embed([words])
-    return lambda cameras: embedded.expand(len(cameras), -1, -1)
+    return lambda cameras: tell(embedded.expand(len(cameras), -1, -1), cameras)
 
 
-def view_text(embed: Embed, words: Callable[[View], str]) -> Text:
+def view_text(embed: Embed, words: Callable[[View], str], tell: Tell = words_alone) -> Text:
     """The words of each camera's view."""
     embedded = dict(zip(VIEWS, embed([words(view) for view in VIEWS]), strict=True))
-    return lambda cameras: torch.stack([embedded[view] for view in views_of(cameras)])
+    return lambda cameras: tell(torch.stack([embedded[view] for view in views_of(cameras)]), cameras)
 
 
-def view_condition(embed: Embed, prompt: str, negative_prompt: str = "") -> Condition:
+def view_condition(embed: Embed, prompt: str, negative_prompt: str = "", tell: Tell = words_alone) -> Condition:
     """The negative prompt from everywhere, and the prompt with the words of each camera's view."""
-    negative, positive = plain_text(embed, negative_prompt), view_text(embed, lambda view: with_view(prompt, view))
+    negative = plain_text(embed, negative_prompt, tell)
+    positive = view_text(embed, lambda view: with_view(prompt, view), tell)
     return lambda cameras: (negative(cameras), positive(cameras))
 
 
-def flawed_text(embed: Embed, prompt: str, flaws: str = FLAWS_OF_SDS) -> Text:
+def flawed_text(embed: Embed, prompt: str, tell: Tell = words_alone, flaws: str = FLAWS_OF_SDS) -> Text:
     """The prompt with the words of each camera's view and those for what went wrong."""
-    return view_text(embed, lambda view: f"{with_view(prompt, view)}, {flaws}")
+    return view_text(embed, lambda view: f"{with_view(prompt, view)}, {flaws}", tell)
 
 
 def decay(a: float, b: float, c: float, r: float) -> float:
@@ -111,9 +117,11 @@ def blend_of(elevation: float, azimuth: float) -> tuple[dict[View, float], tuple
     return {"side": 2 - turn, "back": turn - 1}, (-decay(1.0, 0.5, 0.967, 2 - turn), -decay(1.0, 0.5, -0.606, 2 - turn))
 
 
-def blended_text(embed: Embed, prompt: str, negative_prompt: str = "") -> Callable[[Cameras], ViewBlend]:
+def blended_text(
+    embed: Embed, prompt: str, negative_prompt: str = "", tell: Tell = words_alone
+) -> Callable[[Cameras], ViewBlend]:
     """What `distillation.perp_neg` asks: embeddings between those of two views, and the front and the side to avoid."""
-    negative = plain_text(embed, negative_prompt)
+    negative = plain_text(embed, negative_prompt, tell)
     views = embed([with_view(prompt, view) for view in VIEWS])
     avoided = views[[VIEWS.index("front"), VIEWS.index("side")]]  # [2, L, D]
 
@@ -124,8 +132,8 @@ def blended_text(embed: Embed, prompt: str, negative_prompt: str = "") -> Callab
         weights = torch.tensor([weights for _, weights in blends]).to(views)
         return ViewBlend(
             negative(cameras),
-            torch.einsum("bv,vld->bld", shares, views),
-            avoided.expand(len(cameras), -1, -1, -1),
+            tell(torch.einsum("bv,vld->bld", shares, views), cameras),
+            torch.stack([tell(view.expand(len(cameras), -1, -1), cameras) for view in avoided], dim=1),
             weights,
         )
 

@@ -134,6 +134,9 @@ Objective = Callable[[Rendering, Cameras, int, float, Generator], Float[Tensor, 
 Text = Callable[[Cameras], Float[Tensor, "B L D"]]
 """Cameras to the embedding of one text as it reads from where each camera stands."""
 
+Tell = Callable[[Float[Tensor, "B L D"], Cameras], Float[Tensor, "B M D"]]
+"""A text's embeddings and the cameras to a prior's condition: what it is told of a camera besides the words."""
+
 Condition = Callable[[Cameras], tuple[Float[Tensor, "B L D"], Float[Tensor, "B L D"]]]
 """Cameras to the prior's conditions (negative, positive), one row per image."""
 
@@ -168,6 +171,15 @@ class DiffusionPrior(Protocol):
         self, z_t: Float[Tensor, "B C h w"], t: int, condition: Float[Tensor, "B L D"]
     ) -> Float[Tensor, "B C h w"]:
         """The noise in z_t under the condition, whatever the model was trained to output; no gradient."""
+        ...
+
+
+@runtime_checkable
+class TellingPrior(DiffusionPrior, Protocol):
+    """A prior that may know what a camera's pose means."""
+
+    def tell(self, embedded: Float[Tensor, "B L D"], cameras: Cameras) -> Float[Tensor, "B M D"]:
+        """Text embeddings with the poses they are asked about; as they were, if the prior knows words alone."""
         ...
 
 

@@ -13,12 +13,25 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Generator
 
+from dreamtime.cameras import sample_cameras
 from dreamtime.prompts import VIEWS
 from dreamtime.toybox import models, train, training
 from dreamtime.toybox.kinds import KINDS, SOLIDS
 from dreamtime.toybox.known import Known, read_known
+from dreamtime.toybox.pictures import WORLD_CAMERAS, render
 from dreamtime.toybox.training import seeded_initialisation
-from dreamtime.toybox.world import COLORS, kinds_named, random_caption, random_object, vocabulary
+from dreamtime.toybox.world import (
+    COLORS,
+    RELATIONS,
+    Object,
+    Pair,
+    Thing,
+    kinds_named,
+    random_caption,
+    random_object,
+    vocabulary,
+)
+from dreamtime.types import Cameras, Light
 
 CPU = torch.device("cpu")
 
@@ -152,26 +165,52 @@ def test_a_training_on_solids_sees_them_alone_and_says_so(tmp_path: Path, monkey
     shown: list[str] = []
     train_denoiser = train.train_denoiser
 
-    def spy(latents: torch.Tensor, captions: list[str], *others: Any):
-        assert len(latents) == len(captions)
+    def spy(latents: torch.Tensor, captions: list[str], poses: torch.Tensor, *others: Any):
+        assert len(latents) == len(captions) == len(poses)
         shown.extend(captions)
-        return train_denoiser(latents, captions, *others)
+        return train_denoiser(latents, captions, poses, *others)
 
     monkeypatch.setattr(train, "sample_sheet", NO_SAMPLES)
     monkeypatch.setattr(train, "train_denoiser", spy)
     run(tmp_path / "work", tmp_path / "out", "--objects", "solids")
-    assert 5 < len(shown) < 40
+    assert 10 < len(shown) < 80
     assert all(len(kinds_named(caption)) == 1 and kinds_named(caption)[0] in SOLIDS for caption in shown)
     assert read_known(tmp_path / "out") == Known(tuple(SOLIDS), tuple(COLORS), pairs=False)
 
 
 def test_other_pictures_are_not_mistaken_for_these(tmp_path: Path):
-    first, captions = train.pictures(tmp_path, 3, 0, CPU)
-    again, _ = train.pictures(tmp_path, 3, 0, CPU)
+    first, captions, cameras = train.pictures(tmp_path, 3, 0, CPU)
+    again, _, same = train.pictures(tmp_path, 3, 0, CPU)
     assert torch.equal(first, again)
-    assert len(captions) == 3
+    assert torch.equal(cameras.camera_to_world, same.camera_to_world)
+    assert torch.equal(cameras.fov_y, same.fov_y)
+    assert len(captions) == len(cameras) == 3
     with pytest.raises(ValueError, match="choose another folder"):
         train.pictures(tmp_path, 3, 1, CPU)
+
+
+def test_a_mirror_shows_the_picture_from_the_other_side(generator: Callable[[int], Generator]):
+    """The world is left as it is and the cameras are moved: most objects have a left and a right alike."""
+    draw = generator(4)
+    objects = [what for what in (random_object(draw) for _ in range(60)) if not train.one_sided(what.caption)]
+    cameras = sample_cameras(len(objects), 24, WORLD_CAMERAS, draw)
+    white, flat = torch.ones(1, 3), torch.ones(1)
+
+    def seen(what: Object, camera: Cameras) -> torch.Tensor:
+        return render([what], camera, Light(camera.positions, flat), white)[0][0]
+
+    apart = [
+        (seen(what, cameras[row : row + 1]) - seen(what, train.mirrored(cameras[row : row + 1])).flip(1)).abs()
+        for row, what in enumerate(objects)
+    ]
+    assert len(objects) > 40
+    assert (torch.stack(apart) > 0.05).float().mean() < 2e-3
+
+
+def test_neighbours_and_some_kinds_are_others_in_a_mirror():
+    pairs = [Pair(Thing("cube", "red"), relation, Thing("cone", "blue")) for relation in RELATIONS]
+    assert [train.one_sided(pair.caption) for pair in pairs] == [False, True]
+    assert {kind for kind in KINDS if not train.left_is_right(kind)} == {"mug", "cactus", "hammer"}
 
 
 def test_the_gradient_difference_sees_slopes_and_no_offset():

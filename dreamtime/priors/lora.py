@@ -11,6 +11,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Generator, Tensor, nn
 
 from dreamtime.diffusion import add_noise, epsilon_from_prediction
+from dreamtime.priors.camera_embedding import NUMBERS, CameraEmbedding
 from dreamtime.priors.deepfloyd import DeepFloydPrior
 from dreamtime.priors.stable_diffusion import StableDiffusionPrior
 from dreamtime.types import Cameras, Condition, DiffusionPrior
@@ -43,6 +44,19 @@ def camera_embedding(width: int, generator: Generator) -> nn.Sequential:
     return nn.Sequential(first, nn.SiLU(), last)
 
 
+class BothEmbeddings(nn.Module):
+    """The prior's own embedding of a camera, of the first numbers, and the second predictor's, of the others."""
+
+    def __init__(self, prior: CameraEmbedding, second: nn.Module) -> None:
+        super().__init__()
+        self.prior, self.second = prior, second
+
+    def forward(self, poses: Float[Tensor, "B P"]) -> Float[Tensor, "B W"]:
+        known: Float[Tensor, "B W"] = self.prior(poses[:, :NUMBERS].to(self.prior.dtype))
+        added: Float[Tensor, "B W"] = self.second(poses[:, NUMBERS:])
+        return known + added
+
+
 @dataclass(frozen=True)
 class LoraPredictor:
     """A `SecondPredictor` that starts as the prior under the prompt and learns in its adapters (ProlificDreamer)."""
@@ -54,11 +68,12 @@ class LoraPredictor:
 
     def denoise(self, z_t: Float[Tensor, "B C h w"], t: int, cameras: Cameras) -> Float[Tensor, "B C h w"]:
         """The noise in z_t, with gradients."""
-        dtype = self.prior.unet.dtype
+        dtype, condition = self.prior.unet.dtype, self.condition(cameras)[1]
         poses = cameras.camera_to_world.flatten(1).to(z_t)  # [B, 16]
-        output = self.unet(
-            z_t.to(dtype), t, encoder_hidden_states=self.condition(cameras)[1].to(dtype), class_labels=poses
-        ).sample.float()
+        if isinstance(self.prior, StableDiffusionPrior) and self.prior.knows_cameras:
+            condition, told = self.prior.understood(condition)
+            poses = torch.cat([told.to(z_t), poses], dim=1)
+        output = self.unet(z_t.to(dtype), t, encoder_hidden_states=condition.to(dtype), class_labels=poses).sample.float()
         # DeepFloyd's other three channels say how to draw, and are of no use here.
         output = output[:, : z_t.shape[1]]
         return epsilon_from_prediction(self.prior.prediction_type, z_t, output, self.prior.alphas_cumprod, t)
@@ -93,7 +108,9 @@ def lora_predictor(prior: DiffusionPrior, condition: Condition, generator: Gener
     for name, parameter in unet.named_parameters():
         if "lora_A" in name:
             uniform_weights(parameter, generator)
-    unet.class_embedding = camera_embedding(unet.time_embedding.linear_2.out_features, generator).to(prior.unet.device)
+    known = unet.class_embedding
+    second = camera_embedding(unet.time_embedding.linear_2.out_features, generator).to(prior.unet.device)
+    unet.class_embedding = BothEmbeddings(known, second) if isinstance(known, CameraEmbedding) else second
     learning = {name.replace(".", "/"): p for name, p in unet.named_parameters() if p.requires_grad}
     # What learns stays in single precision, whatever the prior is kept in.
     return LoraPredictor(prior, unet, nn.ParameterDict(learning).float(), condition)

@@ -12,21 +12,27 @@ from torch import Tensor
 from dreamtime.diffusion import PredictionType, epsilon_from_prediction
 from dreamtime.priors.adapters import merge_into_text_encoder, merge_into_unet, teach_word
 from dreamtime.priors.autoencoder import Autoencoder, economise, read_autoencoder
+from dreamtime.priors.camera_embedding import FOLDER, NUMBERS, CameraEmbedding, poses_of
 from dreamtime.priors.folders import Checkpoint, ModelUnavailable
 from dreamtime.priors.hub import find
 from dreamtime.priors.layouts import checked_layout
 from dreamtime.priors.options import PLAIN, Options
-from dreamtime.priors.text_encoders import TextEncoder, read_clip
+from dreamtime.priors.text_encoders import TextEncoder, apart, beside, read_clip
 from dreamtime.priors.weights import one_sentence, place_denoiser, read_diffusers
+from dreamtime.types import Cameras
 
 PIPELINE = "StableDiffusionPipeline"
 DENOISER = ("unet", "vae", "scheduler")
 TEXT = ("text_encoder", "tokenizer")
+CLIP_TOKENS = 77  # of every text: shorter ones are filled up, longer ones cut
 
 
 @dataclass(frozen=True)
 class StableDiffusionPrior:
-    """A latent diffusion model as a `DiffusionPrior`; its weights are frozen, and gradients pass through `encode` alone."""
+    """A latent diffusion model as a `DiffusionPrior`; its weights are frozen, and gradients pass through `encode` alone.
+
+    Where its folder holds an embedding of cameras, a condition may have a pose as one more token (`text_encoders.beside`).
+    """
 
     unet: UNet2DConditionModel
     vae: Autoencoder
@@ -41,13 +47,30 @@ class StableDiffusionPrior:
         """The images of scaled latents, if the decoder was loaded (`Options.decodes`); no gradient."""
         return self.vae.decode(x)
 
+    @property
+    def knows_cameras(self) -> bool:
+        """Whether an embedding of cameras takes the place of one of classes."""
+        return isinstance(self.unet.class_embedding, CameraEmbedding)
+
+    def tell(self, embedded: Float[Tensor, "B L D"], cameras: Cameras) -> Float[Tensor, "B M D"]:
+        """Text embeddings with the cameras' poses beside them, if they mean something to this model."""
+        return beside(embedded, poses_of(cameras).to(embedded)) if self.knows_cameras else embedded
+
+    def understood(self, condition: Float[Tensor, "B M D"]) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B P"] | None]:
+        """The inverse of `tell`: text embeddings, and the poses; zeros, which add nothing, where none were told."""
+        if not self.knows_cameras:
+            return condition, None
+        if condition.shape[1] == CLIP_TOKENS:
+            return condition, condition.new_zeros(len(condition), NUMBERS)
+        return apart(condition, NUMBERS)
+
     @torch.no_grad()
     def predict_noise(
         self, z_t: Float[Tensor, "B C h w"], t: int, condition: Float[Tensor, "B L D"]
     ) -> Float[Tensor, "B C h w"]:
         """The noise in z_t under the text, from a network that outputs epsilon, v or the sample."""
-        dtype = self.unet.dtype
-        output = self.unet(z_t.to(dtype), t, encoder_hidden_states=condition.to(dtype)).sample.float()
+        tokens, poses = self.understood(condition.to(self.unet.dtype))
+        output = self.unet(z_t.to(self.unet.dtype), t, encoder_hidden_states=tokens, class_labels=poses).sample.float()
         return epsilon_from_prediction(self.prediction_type, z_t, output, self.alphas_cumprod, t)
 
 
@@ -113,6 +136,8 @@ def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, opt
             )
         if options.lora:
             merge_into_unet(unet, options)
+        if (checkpoint.path / FOLDER).is_dir():
+            unet.class_embedding = read_diffusers(CameraEmbedding, checkpoint.path, FOLDER, dtype)
         autoencoder = economise(Autoencoder(vae, unet.config.sample_size, options.decodes), options).to(device)
         return StableDiffusionPrior(place_denoiser(unet, device, options), autoencoder, *noise_levels_of(checkpoint))
 

@@ -20,6 +20,11 @@ class Training:
     seed: int
     start: str = ""  # the pipeline whose weights it began from; empty: random weights
 
+    @property
+    def learning_rate(self) -> float:
+        """Of the UNet and the text encoder: gentler with what has learnt something."""
+        return 5e-4 if self.start else 1e-3
+
 
 def last_loss(log: Path) -> float:
     """The loss in a log's last row: a mean over 50 steps."""
@@ -63,16 +68,20 @@ measured on a CPU, offline, against shapes that are known exactly.
 ![Objects from front, side, back and above; 30 DDIM steps, guidance 5](samples.png)
 
 * **Data.** {training.pictures:,} pictures of the toybox, 64x64 pixels, ray-traced from signed distances with 2x2
-  supersampling.{part} It knows {len(kinds)} kinds ({", ".join(kinds)}) in {len(COLORS)} colours ({", ".join(COLORS)}){more}.
+  supersampling, and the mirror images of what has a left and a right alike.{part}
+  It knows {len(kinds)} kinds ({", ".join(kinds)}) in {len(COLORS)} colours ({", ".join(COLORS)}){more}.
   A tenth of all combinations is held out (`dreamtime.toybox.world.held_out`). Cameras: elevation -10 to 45 degrees (15 %
-  from 45 to 85), any azimuth, distance 1.5 to 2, field of view 40 to 70 degrees. Lambertian light from a point near the
+  from 45 to 85), any azimuth, distance 1.5 to 2.2, field of view 40 to 70 degrees. Lambertian light from a point near the
   camera, ambient share 0.3 to 0.6 (10 % without shading); a random shade of grey behind.
 * **Captions.** "a red cube, front view" and other wordings ({synonyms}; "a photo of", "a 3d model of", "a toy:"); some
   leave the colour open, 10 % hold a meaningless word, 12 % are empty for the unconditional branch.
+* **Cameras.** Six pictures in seven also tell the camera as numbers: azimuth, elevation, and how large the object appears
+  (`dreamtime.priors.camera_embedding`), of which a network of two layers makes what is added to the timestep's embedding, as
+  in MVDream. It lies beside the pipeline, in `camera_embedding`; diffusers leaves it alone and asks as if nothing were told.
 * **Parts.** {sizes}. VAE of factor 4, UNet on 16x16x4 latents, word-level CLIP tokenizer, two-layer text encoder
   trained together with the UNet.
 * **Training.**{began} {vae_in_words(training, work / "vae.csv")} UNet: {training.steps:,} steps of {training.batch},
-  v-prediction, AdamW at 1e-3 with warm-up, plateau and linear decay, EMA 0.999; final loss
+  v-prediction, AdamW at {training.learning_rate:g} with warm-up, plateau and linear decay, EMA 0.999; final loss
   {last_loss(work / "denoiser.csv"):.4f}. Curves: `*-loss.csv`. Seed {training.seed}.
 * **Made again by** `python -m dreamtime.toybox.train --work FOLDER --pictures {training.pictures}
   --vae-steps {training.vae_steps} --steps {training.steps} --batch {training.batch} --seed {training.seed}{start}`;

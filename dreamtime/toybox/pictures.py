@@ -9,7 +9,6 @@ from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
 from dreamtime.cameras import CameraRange, cameras_to, rays_from_cameras, sample_cameras
-from dreamtime.prompts import views_of, with_view
 from dreamtime.shading import lambertian, sample_light
 from dreamtime.toybox.distances import Distance
 from dreamtime.toybox.kinds import BOUNDING_RADIUS
@@ -20,7 +19,7 @@ RESOLUTION = 64
 SUPERSAMPLING = 2
 ALBEDO_SHARE = 0.1  # of the pictures are lit by ambient light alone, as our albedo renders are
 
-WORLD_CAMERAS = CameraRange()
+WORLD_CAMERAS = CameraRange(distance=(1.5, 2.2))
 
 CPU = torch.device("cpu")
 AT_ONCE = {"cpu": 16, "cuda": 256}  # pictures that are traced together: what stays in a cache, and what fills a GPU
@@ -80,11 +79,12 @@ def render(
 
 @dataclass(frozen=True)
 class Pictures:
-    """A labelled data set: images, their captions, and the objects in them."""
+    """A labelled data set: images, a wording of what each shows, the objects themselves, and the cameras."""
 
     images: UInt8[Tensor, "B H W 3"]
     captions: list[str]
     objects: list[Object]
+    cameras: Cameras
 
 
 def of_one_shape(objects: Sequence[Object], most: int) -> Iterator[Int[Tensor, " R"]]:
@@ -116,12 +116,12 @@ def draw_pictures(count: int, generator: Generator, resolution: int = RESOLUTION
     flat = torch.rand(count, generator=generator) < ALBEDO_SHARE
     light = Light(light.positions, torch.where(flat, torch.ones_like(light.ambient), light.ambient))
     grey = torch.rand(count, 1, generator=generator).expand(-1, 3)
-    captions = [with_view(random_caption(what, generator), view) for what, view in zip(objects, views_of(cameras), strict=True)]
+    captions = [random_caption(what, generator) for what in objects]
     images = torch.zeros(count, resolution, resolution, 3, dtype=torch.uint8, device=device)
     for rows in of_one_shape(objects, AT_ONCE[device.type]):
         pictures, _ = render([objects[row] for row in rows.tolist()], *setting(cameras, light, grey, rows, device))
         images[rows.to(device)] = (pictures * 255 + 0.5).to(torch.uint8)
-    return Pictures(images, captions, objects)
+    return Pictures(images, captions, objects, cameras)
 
 
 def contact_sheet(images: Float[Tensor, "B H W 3"], columns: int) -> UInt8[Tensor, "h w 3"]:

@@ -9,7 +9,9 @@ import argparse
 import copy
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
@@ -18,12 +20,14 @@ from PIL import Image
 from torch import Generator, Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from dreamtime.prompts import VIEWS, with_view
+from dreamtime.cameras import angles_from_position, orbit
+from dreamtime.priors.camera_embedding import FOLDER, CameraEmbedding, poses_of
+from dreamtime.prompts import VIEWS, views_of, with_view
 from dreamtime.toybox import WEIGHTS, models
 from dreamtime.toybox.card import Training, write_card
 from dreamtime.toybox.kinds import KINDS, SOLIDS
 from dreamtime.toybox.known import Known, write_known
-from dreamtime.toybox.pictures import contact_sheet, draw_pictures
+from dreamtime.toybox.pictures import RESOLUTION, contact_sheet, draw_pictures
 from dreamtime.toybox.training import (
     DEVICES,
     follow,
@@ -36,11 +40,13 @@ from dreamtime.toybox.training import (
     stratified_timesteps,
     to_input,
 )
-from dreamtime.toybox.world import COLORS, Thing, kinds_named
+from dreamtime.toybox.world import COLORS, RELATIONS, Thing, kinds_named
+from dreamtime.types import Cameras
 
 log = logging.getLogger(__name__)
 
 CAPTION_DROPOUT = 0.12  # the share of captions replaced by "", which trains the unconditional branch
+CAMERA_DROPOUT = 0.15  # the share of pictures of whose camera nothing is told beyond the caption's view
 DISTRACTION = 0.1  # the share of captions that get a meaningless word, so that unknown words do no harm
 KL_WEIGHT = 3e-4  # per latent element, against the mean absolute error per pixel
 
@@ -59,26 +65,59 @@ def distracted(caption: str, generator: Generator) -> str:
     return " ".join([*words[:place], "".join(chr(ord("a") + letter) for letter in letters.tolist()), *words[place:]])
 
 
-def pictures(work: Path, count: int, seed: int, device: torch.device) -> tuple[UInt8[Tensor, "B H W 3"], list[str]]:
-    """The training set and its captions, drawn by the device; raises ValueError if the work folder is another one's."""
+def pictures(work: Path, count: int, seed: int, device: torch.device) -> tuple[UInt8[Tensor, "B H W 3"], list[str], Cameras]:
+    """The training set, wordings of its objects, and its cameras; drawn by the device.
+
+    Raises ValueError if the work folder is another one's.
+    """
     captions = work / "captions.txt"
 
     def make() -> dict[str, Tensor]:
         drawn = draw_pictures(count, Generator().manual_seed(seed), device=device)
         captions.write_text("\n".join(drawn.captions))
-        return {"images": drawn.images}
+        where = {"camera_to_world": drawn.cameras.camera_to_world, "fov_y": drawn.cameras.fov_y}
+        return {"images": drawn.images, **where}
 
     made_as = {"pictures": str(count), "seed": str(seed)}
-    return kept(work / "pictures.safetensors", made_as, make, device)["images"], captions.read_text().split("\n")
+    made = kept(work / "pictures.safetensors", made_as, make, device)
+    cameras = Cameras(made["camera_to_world"], made["fov_y"], RESOLUTION, RESOLUTION)
+    return made["images"], captions.read_text().split("\n"), cameras
+
+
+def mirrored(cameras: Cameras) -> Cameras:
+    """Cameras that see an object with a left and a right alike as these do in a mirror."""
+    elevation, azimuth, distance = angles_from_position(cameras.positions)
+    return orbit(elevation, -azimuth, distance, cameras.fov_y, cameras.height, cameras.width)
+
+
+@lru_cache(maxsize=len(KINDS))
+def left_is_right(kind: str) -> bool:
+    """Whether a kind is its own mirror image, as a mug with its handle on one side is not."""
+    points = 0.6 * torch.randn(4000, 3, generator=Generator().manual_seed(0))
+    mirror, thing = points * torch.tensor([1.0, -1.0, 1.0]), Thing(kind, "red")
+    same = (thing.distance(points) - thing.distance(mirror)).abs() < 1e-3
+    return bool(same.all() and ((thing.albedo(points) - thing.albedo(mirror)).abs() < 1e-3).float().mean() > 0.99)
+
+
+def one_sided(caption: str) -> bool:
+    """Whether what the caption names is another object in a mirror: neighbours are, and some kinds."""
+    neighbours = any(word in caption for word in ("next to", *RELATIONS["next to"]))
+    return neighbours or not all(map(left_is_right, kinds_named(caption)))
 
 
 def initial_denoiser(start: Path | None) -> nn.ModuleDict:
-    """An untrained UNet and text encoder, or those of the pipeline in `start`; words that it did not know begin anew."""
+    """An untrained UNet and text encoder, or those of the pipeline in `start`; words that it did not know begin anew.
+
+    The UNet's embedding of cameras takes the place of one of classes, which is added to the timestep's in the same way.
+    """
     tokenizer = models.build_tokenizer()
     unet, text_encoder = models.build_unet(), models.build_text_encoder(tokenizer)
+    cameras = CameraEmbedding(unet.time_embedding.linear_2.out_features)
     if start:
         old = UNet2DConditionModel.from_pretrained(start, subfolder="unet", torch_dtype=torch.float32, local_files_only=True)
         unet.load_state_dict(old.state_dict())
+        if (start / FOLDER).is_dir():
+            cameras = CameraEmbedding.from_pretrained(start, subfolder=FOLDER, torch_dtype=torch.float32, local_files_only=True)
         reader = CLIPTextModel.from_pretrained(start, subfolder="text_encoder", dtype=torch.float32, local_files_only=True)
         known = CLIPTokenizer.from_pretrained(start, subfolder="tokenizer", local_files_only=True).get_vocab()
         words = {token: row for token, row in tokenizer.get_vocab().items() if token in known}
@@ -87,6 +126,7 @@ def initial_denoiser(start: Path | None) -> nn.ModuleDict:
             embedding.weight[list(words.values())] = reader.get_input_embeddings().weight[[known[token] for token in words]]
         reader.set_input_embeddings(embedding)
         text_encoder.load_state_dict(reader.state_dict())
+    unet.class_embedding = cameras
     return nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
 
 
@@ -116,14 +156,15 @@ def train_vae(
 def train_denoiser(
     latents: Float[Tensor, "B C h w"],
     captions: list[str],
+    poses: Float[Tensor, "B P"],
     work: Path,
     training: Training,
     start: Path | None,
     device: torch.device,
     compiled: bool = False,
 ) -> tuple[nn.Module, nn.Module]:
-    """EMA weights of the UNet and the text encoder after their steps of v-prediction."""
-    steps, batch, seed = training.steps, training.batch, training.seed
+    """EMA weights of the UNet, its embedding of cameras within, and of the text encoder after their steps of v-prediction."""
+    steps, batch, seed, rate = training.steps, training.batch, training.seed, training.learning_rate
     tokenizer, scheduler = models.build_tokenizer(), models.build_scheduler()
     with seeded_initialisation(seed + 1):
         live = initial_denoiser(start)
@@ -133,7 +174,7 @@ def train_denoiser(
     if compiled:
         live["unet"].compile()
     average.to(device).requires_grad_(False)
-    optimizer = torch.optim.AdamW(live.parameters(), lr=1e-3, weight_decay=1e-3, betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(live.parameters(), lr=rate, weight_decay=1e-3, betas=(0.9, 0.99))
     generator = Generator().manual_seed(seed + 1)
 
     def caption_of(row: int) -> str:
@@ -151,20 +192,22 @@ def train_denoiser(
         t = stratified_timesteps(batch, scheduler.config.num_train_timesteps, generator)
         noise, t = torch.randn(x.shape, generator=generator).to(x), t.to(device)
         embedding = live["text_encoder"](tokens.input_ids.to(device))[0]
+        told = (torch.rand(batch, 1, generator=generator) >= CAMERA_DROPOUT) * poses[rows]
         with torch.autocast(device.type, torch.bfloat16):
-            velocity = live["unet"](scheduler.add_noise(x, noise, t), t, embedding).sample
+            velocity = live["unet"](scheduler.add_noise(x, noise, t), t, embedding, class_labels=told.to(device)).sample
         return nn.functional.mse_loss(velocity.float(), scheduler.get_velocity(x, noise, t))
 
     modules = {"live": live, "average": average}
-    loop("denoiser", steps, work, modules, optimizer, 1e-3, generator, loss_of_step, lambda: follow(average, live))
+    loop("denoiser", steps, work, modules, optimizer, rate, generator, loss_of_step, lambda: follow(average, live))
     return average["unet"], average["text_encoder"]
 
 
-def export(vae: AutoencoderKL, unet: nn.Module, text_encoder: nn.Module, folder: Path) -> None:
-    """Write the pipeline, VAE and UNet in fp16, in files under 10 MB each.
+def export(vae: AutoencoderKL, unet: Any, text_encoder: nn.Module, folder: Path) -> None:
+    """Write the pipeline and the embedding of cameras beside it, all but the text encoder in fp16, in files under 10 MB each.
 
     The text encoder is tiny and stays fp32: transformers loads a checkpoint in its own precision, diffusers in fp32.
     """
+    cameras, unet.class_embedding = unet.class_embedding, None
     pipeline = StableDiffusionPipeline(
         vae=vae.half(),
         unet=unet.half(),
@@ -176,6 +219,7 @@ def export(vae: AutoencoderKL, unet: nn.Module, text_encoder: nn.Module, folder:
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(folder, safe_serialization=True, max_shard_size="9MB")
+    cameras.half().save_pretrained(folder / FOLDER, safe_serialization=True)
 
 
 def sheet_prompts(kinds: Sequence[str]) -> list[str]:
@@ -232,17 +276,27 @@ def main(argv: list[str] | None = None) -> None:
 
     began = start.name if start else ""
     training = Training(arguments.pictures, arguments.vae_steps, 16, arguments.steps, arguments.batch, arguments.seed, began)
-    images, captions = pictures(work, training.pictures, training.seed, device)
+    images, worded, cameras = pictures(work, training.pictures, training.seed, device)
     vae = train_vae(images, work, training, start, device)
-    latents = kept_latents(vae, images, work / "latents.safetensors", device)
+    latents = torch.cat(
+        [
+            kept_latents(vae, images, work / "latents.safetensors", device),
+            kept_latents(vae, images.flip(2), work / "mirrored.safetensors", device),
+        ]
+    )
+    in_the_mirror = mirrored(cameras)
+    views = views_of(cameras) + views_of(in_the_mirror)
+    captions = [with_view(words, view) for words, view in zip(worded * 2, views, strict=True)]
+    poses = torch.cat([poses_of(cameras), poses_of(in_the_mirror)])
     # Dividing by the standard deviation gives latents of unit variance, as the noise schedule assumes.
     vae.register_to_config(scaling_factor=round(1 / latents.float().std().item(), 5))
     scaled = latents.float().mul_(vae.config.scaling_factor).half()
     kinds = list(KINDS if arguments.objects == "all" else SOLIDS)
+    rows = [row for row in range(len(scaled)) if row < len(images) or not one_sided(captions[row])]
     if arguments.objects == "solids":
-        rows = [row for row, caption in enumerate(captions) if len(named := kinds_named(caption)) == 1 and named[0] in SOLIDS]
-        scaled, captions = scaled[rows], [captions[row] for row in rows]
-    unet, text_encoder = train_denoiser(scaled, captions, work, training, start, device, arguments.compile)
+        rows = [row for row in rows if len(named := kinds_named(captions[row])) == 1 and named[0] in SOLIDS]
+    scaled, captions, poses = scaled[rows], [captions[row] for row in rows], poses[rows]
+    unet, text_encoder = train_denoiser(scaled, captions, poses, work, training, start, device, arguments.compile)
     parameters = {
         name: sum(p.numel() for p in part.parameters())
         for name, part in (("VAE", vae), ("UNet", unet), ("text encoder", text_encoder))
