@@ -70,9 +70,9 @@ class LoraPredictor:
         """The noise in z_t, with gradients."""
         dtype, condition = self.prior.unet.dtype, self.condition(cameras)[1]
         poses = cameras.camera_to_world.flatten(1).to(z_t)  # [B, 16]
-        if isinstance(self.prior, StableDiffusionPrior) and self.prior.knows_cameras:
+        if isinstance(self.prior, StableDiffusionPrior):
             condition, told = self.prior.understood(condition)
-            poses = torch.cat([told.to(z_t), poses], dim=1)
+            poses = poses if told is None else torch.cat([told.to(z_t), poses], dim=1)
         output = self.unet(z_t.to(dtype), t, encoder_hidden_states=condition.to(dtype), class_labels=poses).sample.float()
         # DeepFloyd's other three channels say how to draw, and are of no use here.
         output = output[:, : z_t.shape[1]]
