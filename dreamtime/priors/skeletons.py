@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPVisionModelWithProjection, T5EncoderModel
 
+from dreamtime.priors import camera_embedding
 from dreamtime.priors.architectures import PUBLISHED, Configuration
 from dreamtime.priors.autoencoder import Autoencoder
 from dreamtime.priors.deepfloyd import DeepFloydPrior
@@ -22,7 +23,12 @@ from dreamtime.priors.stable_diffusion import StableDiffusionPrior
 from dreamtime.priors.stable_diffusion_xl import StableDiffusionXLPrior, precise
 from dreamtime.priors.zero123 import Zero123Prior
 
-DIFFUSERS = {"unet": UNet2DConditionModel, "transformer": SD3Transformer2DModel, "vae": AutoencoderKL}
+DIFFUSERS = {
+    "unet": UNet2DConditionModel,
+    "transformer": SD3Transformer2DModel,
+    "vae": AutoencoderKL,
+    camera_embedding.FOLDER: camera_embedding.CameraEmbedding,
+}
 TRANSFORMERS = {
     kind.__name__: kind for kind in (CLIPTextModel, CLIPTextModelWithProjection, CLIPVisionModelWithProjection, T5EncoderModel)
 }
@@ -34,11 +40,12 @@ def configuration_of(source: str) -> Configuration:
     if source in PUBLISHED:
         return PUBLISHED[source]
     checkpoint = find(source, PARTS, weights=False)
-    read = {
-        part: json.loads((checkpoint.configuration / part / "config.json").read_text(encoding="utf-8"))
-        for part in PARTS
-        if checkpoint.has(part)
-    }
+    parts = [part for part in PARTS if checkpoint.has(part)]
+    if (
+        checkpoint.configuration / camera_embedding.FOLDER / "config.json"
+    ).is_file():  # no part of the pipeline, which knows nothing of it
+        parts.append(camera_embedding.FOLDER)
+    read = {part: json.loads((checkpoint.configuration / part / "config.json").read_text(encoding="utf-8")) for part in parts}
     return {"_class_name": checkpoint.pipeline, **read}
 
 
@@ -69,6 +76,8 @@ def prior_of(configuration: Configuration, dtype: torch.dtype, decodes: bool = F
     if module == "deepfloyd":
         return DeepFloydPrior(parts["unet"], alphas_cumprod, "epsilon")
     denoiser = parts["transformer" if "transformer" in parts else "unet"]
+    if camera_embedding.FOLDER in parts:
+        denoiser.class_embedding = parts[camera_embedding.FOLDER]
     vae = precise(parts["vae"]) if module == "stable_diffusion_xl" else parts["vae"]
     autoencoder = Autoencoder(vae, denoiser.config.sample_size, decodes)
     if module == "rectified_flow":
