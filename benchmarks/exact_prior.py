@@ -5,7 +5,8 @@
 The exact denoiser of finitely many pictures is known in closed form (a mean weighted by distance), so pictures of one true
 object from everywhere are a prior without any error of training; like the embedded one it is told which side it looks at, and
 no more. Beside it, the same steps on the true picture from each camera, which is told everything. All else is the preset's.
-Appends one row per run to `exact_prior.csv` beside this file (a run that is there is not repeated) and writes `exact_prior.md`.
+Appends one row per run to `exact_prior.csv` beside this file (a run that is there, with the same embedded model, is not
+repeated) and writes `exact_prior.md` of that model's rows.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from benchmarks.rows import completed, measured_on
+from benchmarks.rows import completed, digest_of, measured_on, of_model
 from dreamtime import assembly, meshes, presets, text_to_3d
 from dreamtime.cameras import sample_cameras
 from dreamtime.diffusion import alpha_sigma
@@ -30,6 +31,7 @@ from dreamtime.generation import optimise
 from dreamtime.presets import Settings
 from dreamtime.prompts import VIEWS, views_of, with_view
 from dreamtime.shading import sample_light
+from dreamtime.toybox import WEIGHTS
 from dreamtime.toybox.pictures import AT_ONCE, CPU, WORLD_CAMERAS, render
 from dreamtime.toybox.world import Object, object_of
 from dreamtime.types import Cameras, DecodingPrior, Light, Objective, Rendering
@@ -37,7 +39,7 @@ from dreamtime.types import Cameras, DecodingPrior, Light, Objective, Rendering
 HERE = Path(__file__).parent
 PROMPTS = ("a blue torus", "a red cube", "a yellow cone", "a green mushroom with a white stem")
 PICTURES = 3000
-FIELDS = ("prompt", "asked", "between", "preset", "steps", "seed", "iou", "iou_scaled", "color")
+FIELDS = ("prompt", "model", "asked", "between", "preset", "steps", "seed", "iou", "iou_scaled", "color")
 
 
 @dataclass(frozen=True)
@@ -179,10 +181,12 @@ def one_run(asked: str, between: str, settings: Settings) -> dict[str, str]:
     return {"iou": f"{result.iou:.4f}", "iou_scaled": f"{result.iou_scaled:.4f}", "color": f"{result.color:.2f}"}
 
 
-def summary(rows: list[dict[str, str]]) -> str:
-    """IoU at the best size, a line per teacher and a column per prompt."""
+def summary(rows: list[dict[str, str]], model: str) -> str:
+    """IoU at the best size, a line per teacher and a column per prompt, of the model's rows."""
+    rows, about = of_model(rows, model)
     lines = [
         measured_on(),
+        about,
         "IoU at the best size, one run each. Between latents cameras stand at 1.5 to 2 and the embedded prior is guided at",
         "3.5, between images at 1.8 to 2.2 and 2.5, as in its presets; an exact prior is asked without guidance.",
         "",
@@ -207,18 +211,18 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at a time, one thread each")
     arguments = parser.parse_args()
     differences: dict[str, dict[str, float]] = {"images": {}, "latents": {"image_residual": 0.0}}
-    todo = []
+    model, todo = digest_of(WEIGHTS), []
     for asked in ("the truth", "an exact prior", "the embedded prior"):
         for between, change in differences.items():
             for prompt in PROMPTS:
                 settings = presets.preset(arguments.preset, "cpu", prompt=prompt, **change)
-                key = {"prompt": prompt, "asked": asked, "between": between, "preset": arguments.preset}
+                key = {"prompt": prompt, "model": model, "asked": asked, "between": between, "preset": arguments.preset}
                 key |= {"steps": str(settings.steps), "seed": str(settings.seed)}
                 todo.append((key, one_run, (asked, between, settings)))
     rows = completed(HERE / "exact_prior.csv", FIELDS, todo, arguments.workers)
     order = [key["asked"] for key, _, _ in todo]
     rows.sort(key=lambda row: order.index(row["asked"]))
-    (HERE / "exact_prior.md").write_text(summary(rows), encoding="utf-8")
+    (HERE / "exact_prior.md").write_text(summary(rows, model), encoding="utf-8")
 
 
 if __name__ == "__main__":

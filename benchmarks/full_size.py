@@ -10,9 +10,7 @@ with the models shrunk a thousandfold, which proves the script and nothing else.
 
 import argparse
 import gc
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from benchmarks.clock import Clock, now
 from dreamtime import beforehand, image_to_3d, presets, text_to_3d
 from dreamtime.assembly import Dream
 from dreamtime.generation import NonFiniteStep
@@ -29,6 +28,8 @@ from dreamtime.preprocess import Reference
 from dreamtime.presets import Settings
 from dreamtime.priors import skeletons
 from dreamtime.priors.architectures import PUBLISHED, Configuration
+from dreamtime.priors.deepfloyd import DeepFloydPrior
+from dreamtime.priors.rectified_flow import RectifiedFlowPrior
 from dreamtime.types import DiffusionPrior, Renderer
 from dreamtime.ui.server import disc
 
@@ -68,29 +69,6 @@ def built(configuration: Configuration, device: torch.device, dtype: torch.dtype
 # -- measuring
 
 
-class Clock:
-    """Milliseconds per named part, each from an idle device to an idle device."""
-
-    def __init__(self) -> None:
-        self.spent: dict[str, float] = defaultdict(float)
-
-    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            started = now()
-            result = function(*arguments)
-            self.spent[name] += now() - started
-            return result
-
-        return call
-
-
-def now() -> float:
-    """Milliseconds, when the device has done all it was told."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return 1000 * time.perf_counter()
-
-
 def watch_module(module: nn.Module, name: str, clock: Clock) -> None:
     """Count what a module takes as that part of a step; a copy of it, such as VSD's second predictor, counts alike."""
     began = [0.0]
@@ -107,9 +85,9 @@ def watch_module(module: nn.Module, name: str, clock: Clock) -> None:
 
 def watch_prior(prior: Any, clock: Clock) -> None:
     """Count its encoder, where it has one, and its denoiser."""
-    if hasattr(prior, "vae"):
+    if not isinstance(prior, DeepFloydPrior):  # which looks at pixels
         watch_module(prior.vae.model.encoder, "encode", clock)
-    watch_module(prior.transformer if hasattr(prior, "transformer") else prior.unet, "denoise", clock)
+    watch_module(prior.transformer if isinstance(prior, RectifiedFlowPrior) else prior.unet, "denoise", clock)
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,16 @@
 
 Work is counted in passes of one view through the UNet; a pass that learns counts three times, for its way back. SDS takes two
 passes a step, so 250 are its 125 steps at the preset standard; an objective that takes more gets fewer steps.
-Appends one row per run to `objectives.csv` beside this file, or to what `--output` names (a run that is there is not repeated),
-then writes the summary `.md` and the picture sheet `.png`, whose rows are those of the summary.
+The first row is no objective but the ball that every run begins with, so that one sees how near it already is to each shape.
+Appends one row per run to `objectives.csv` beside this file, or to what `--output` names (a run that is there, of the same
+model, is not repeated), then writes the summary `.md` and the picture sheet `.png`, whose rows are those of the summary.
 """
 
 import argparse
 import os
 import time
 from collections.abc import Callable
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,20 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.rows import completed, measured_on
-from dreamtime import assembly, meshes, presets, text_to_3d
-from dreamtime.cameras import turntable
+from benchmarks.rows import completed, digest_of, measured_on, of_model
+from benchmarks.scoring import scored
+from dreamtime import assembly, presets, text_to_3d
 from dreamtime.evaluation.geometry import score
+from dreamtime.toybox import WEIGHTS
 from dreamtime.toybox.kinds import SOLIDS
 from dreamtime.toybox.world import Thing
-from dreamtime.turntable import render_textured
 from dreamtime.types import Mesh
 
 HERE = Path(__file__).parent
 THINGS = [Thing("cube", "red"), Thing("torus", "blue"), Thing("cone", "yellow")]
+START = "the start"  # no objective: the scene before its first step
 VARIANTS: dict[str, dict[str, Any]] = {
+    START: {},
     "SDS, between images": {},
     "SDS": {"image_residual": 0.0},
     "SDS, CFG rescale": {"image_residual": 0.0, "guidance": "rescaled"},
@@ -47,7 +50,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ISM": {"objective": "ism"},
     "SDS-Bridge": {"objective": "bridge"},
 }
-FIELDS = ("prompt", "variant", "budget", "seed", "guidance_scale", "steps", "passes_taken", "iou", "likest", "color", "seconds")
+FIELDS = ("prompt", "model", "variant", "budget", "seed", "guidance_scale", "steps", "passes_taken")
+FIELDS += ("iou", "likest", "color", "seconds")
 TRIAL_STEPS = 12
 WAY_BACK = 3  # the work of a pass forwards and backwards, in passes forwards
 
@@ -64,12 +68,12 @@ def meter(unet: torch.nn.Module) -> Callable[[], int]:
     return lambda: seen
 
 
-def optimised(settings: presets.Settings) -> tuple[assembly.Scene, float]:
-    """The scene after its last step, and the passes that each of a step's views took through the UNet."""
+def optimised(settings: presets.Settings, steps: int | None = None) -> tuple[assembly.Scene, float]:
+    """The scene after so many steps or its last, and the passes that each of a step's views took through the UNet."""
     prior = assembly.load_prior(settings.source, settings.device, settings.options)
     seen = meter(prior.unet)
     dream = text_to_3d.compose(settings, prior, assembly.load_embed(settings))
-    for _ in dream.steps(0):
+    for _ in islice(dream.steps(0), steps):
         pass
     return dream.scene, seen() / settings.views
 
@@ -95,24 +99,24 @@ def one_run(
 ) -> dict[str, str]:
     """Optimise for the steps, or for those within the passes, extract, score, and keep a strip of four views."""
     about = (preset, thing, variant, seed)
-    settings = recipe(*about, steps if passes is None else steps_within(passes, *about))
+    if variant == START:
+        row, settings = {"guidance_scale": "none", "steps": "0"}, recipe(*about, 1)
+    else:
+        settings = recipe(*about, steps if passes is None else steps_within(passes, *about))
+        row = {"guidance_scale": f"{settings.guidance_scale:g}", "steps": str(settings.steps)}
     started = time.process_time()
-    scene, taken = optimised(settings)
-    seconds = time.process_time() - started
-    mesh = meshes.extract(scene.representation, settings.mesh_resolution, max_faces=settings.faces).mesh
-    result = score(mesh, thing)
-    views = render_textured(meshes.texture(scene.representation, mesh, settings.texture_size), turntable(4, 96)).image
-    Image.fromarray((torch.cat(list(views), dim=1).clamp(0, 1) * 255).byte().numpy()).save(picture)
-    row = {"guidance_scale": f"{settings.guidance_scale:g}", "steps": str(settings.steps)}
-    row |= {"passes_taken": f"{taken:.0f}", "seconds": f"{seconds:.1f}"}
-    row |= {"iou": f"{result.iou:.4f}", "color": f"{result.color:.2f}"}
-    return row | {"likest": likest_solid(mesh, thing.color)}
+    scene, taken = optimised(settings, 0 if variant == START else None)
+    row |= {"passes_taken": f"{taken:.0f}", "seconds": f"{time.process_time() - started:.1f}"}
+    mesh, scores = scored(scene.representation, settings, thing, picture)
+    return row | scores | {"likest": likest_solid(mesh, thing.color)}
 
 
-def summary(rows: list[dict[str, str]], things: list[Thing], budget: str) -> str:
-    """A table of means per variant."""
+def summary(rows: list[dict[str, str]], model: str, things: list[Thing], budget: str) -> str:
+    """A table of means per variant, of the model's rows."""
+    rows, about = of_model([row for row in rows if row["budget"] == budget], model)
     lines = [
         measured_on(),
+        about,
         f"Preset {budget} a run, {', '.join(thing.caption for thing in things)}.",
         "",
         "Of the eight solids of the toybox, a result is likest the one that it overlaps most after the best turn and scale.",
@@ -121,7 +125,7 @@ def summary(rows: list[dict[str, str]], things: list[Thing], budget: str) -> str
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in VARIANTS:
-        of = [row for row in rows if row["variant"] == name and row["budget"] == budget]
+        of = [row for row in rows if row["variant"] == name]
         of.sort(key=lambda row: ([thing.caption for thing in things].index(row["prompt"]), row["seed"]))
         iou, color, seconds, steps = (np.array([float(row[key]) for row in of]) for key in ("iou", "color", "seconds", "steps"))
         lines.append(
@@ -146,13 +150,13 @@ def main() -> None:
     things = THINGS[: arguments.objects]
     passes, steps = (None, arguments.steps) if arguments.steps else (arguments.passes, 0)
     budget = f"{arguments.preset}, " + (f"{passes} UNet passes per view" if passes else f"{steps} steps")
-    todo = []
+    model, todo = digest_of(WEIGHTS), []
     for seed, thing, name in product(range(arguments.seeds), things, VARIANTS):
-        key = {"prompt": thing.caption, "variant": name, "budget": budget, "seed": str(seed)}
+        key = {"prompt": thing.caption, "model": model, "variant": name, "budget": budget, "seed": str(seed)}
         picture = pictures / f"{picture_name(thing, name, seed)}.png"
         todo.append((key, one_run, (arguments.preset, thing, name, seed, passes, steps, picture)))
     rows = completed(table, FIELDS, todo, arguments.workers)
-    arguments.output.with_suffix(".md").write_text(summary(rows, things, budget))
+    arguments.output.with_suffix(".md").write_text(summary(rows, model, things, budget), encoding="utf-8")
     strips = [
         np.concatenate([np.array(Image.open(pictures / f"{picture_name(thing, name, 0)}.png")) for thing in things], axis=1)
         for name in VARIANTS

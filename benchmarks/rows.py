@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from dreamtime.checkpoints import write_atomically
 from dreamtime.evaluation.grid import become_worker
 
 Row = dict[str, str]
@@ -42,6 +43,25 @@ def rows_of(path: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
+def write_rows(path: Path, fields: Sequence[str], rows: Sequence[Row]) -> None:
+    """The whole table, in the place of the one that is there; cells that a row does not have are empty."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fields)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write_atomically(path, write)
+
+
+def of_model(rows: Sequence[Row], model: str) -> tuple[list[Row], str]:
+    """The rows that were measured with that model, and a line that names it and says how many others are left out."""
+    measured = [row for row in rows if row.get("model") == model]
+    left_out = len(rows) - len(measured)
+    return measured, f"Model {model}." + (f" Rows of other models that are left out: {left_out}." if left_out else "")
+
+
 def completed(
     path: Path, fields: Sequence[str], jobs: Iterable[tuple[Row, Callable[..., Row], tuple[Any, ...]]], workers: int
 ) -> list[Row]:
@@ -57,8 +77,5 @@ def completed(
         for finished in as_completed(running):
             rows.append({**running[finished], **finished.result()})
             print(rows[-1], flush=True)
-            with path.open("w", newline="") as file:
-                writer = csv.DictWriter(file, fields)
-                writer.writeheader()
-                writer.writerows(rows)
+            write_rows(path, fields, rows)
     return rows

@@ -16,11 +16,11 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections import defaultdict
 from pathlib import Path
 
 from gradio_client import Client
 
+from benchmarks.clock import Clock
 from benchmarks.rows import measured_on
 from dreamtime import assembly, presets, text_to_3d
 from dreamtime.priors.stable_diffusion import StableDiffusionPrior
@@ -28,22 +28,6 @@ from dreamtime.priors.stable_diffusion import StableDiffusionPrior
 HERE = Path(__file__).parent
 WARM_UP = 25  # seconds after the first page in which the app loads its model and measures its pace
 PREVIEW = 4  # the place of the preview among the outputs of /text_to_3d
-
-
-class Clock:
-    """Milliseconds per named part."""
-
-    def __init__(self) -> None:
-        self.spent: dict[str, float] = defaultdict(float)
-
-    def timed(self, name, function):
-        def call(*arguments):
-            started = time.perf_counter()
-            result = function(*arguments)
-            self.spent[name] += 1000 * (time.perf_counter() - started)
-            return result
-
-        return call
 
 
 class TimedPrior:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.text_to_3d --preset draft --seeds 1
 
-Appends one row per run to `text_to_3d.csv` beside this file (a run that is there is not repeated), then writes the summary
-`text_to_3d.md` and the picture sheet `text_to_3d.png`.
+Appends one row per run to `text_to_3d.csv` beside this file (a run that is there, of the same model, is not repeated), then
+writes the summary `text_to_3d.md` of that model's rows and the picture sheet `text_to_3d.png`.
 """
 
 import argparse
@@ -13,15 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
-from benchmarks.rows import completed, measured_on
-from dreamtime import meshes, presets, text_to_3d
-from dreamtime.cameras import turntable
-from dreamtime.evaluation.geometry import score
+from benchmarks.rows import completed, digest_of, measured_on, of_model
+from benchmarks.scoring import scored
+from dreamtime import presets, text_to_3d
+from dreamtime.toybox import WEIGHTS
 from dreamtime.toybox.world import Thing
-from dreamtime.turntable import render_textured
 
 HERE = Path(__file__).parent
 THINGS = [
@@ -37,7 +35,7 @@ THINGS = [
     for color in colors
 ]
 SCHEDULES = ("uniform", "time-prioritized")
-FIELDS = ("prompt", "schedule", "preset", "steps", "seed", "iou", "color", "seconds")
+FIELDS = ("prompt", "model", "schedule", "preset", "steps", "seed", "iou", "color", "seconds")
 
 
 def one_run(settings: presets.Settings, thing: Thing, picture: Path) -> dict[str, str]:
@@ -47,11 +45,8 @@ def one_run(settings: presets.Settings, thing: Thing, picture: Path) -> dict[str
     for _ in dream.steps(0):
         pass
     seconds = time.monotonic() - started
-    mesh = meshes.extract(dream.scene.representation, settings.mesh_resolution, max_faces=settings.faces).mesh
-    result = score(mesh, thing)
-    views = render_textured(meshes.texture(dream.scene.representation, mesh, settings.texture_size), turntable(4, 96)).image
-    Image.fromarray((torch.cat(list(views), dim=1).clamp(0, 1) * 255).byte().numpy()).save(picture)
-    return {"iou": f"{result.iou:.4f}", "color": f"{result.color:.2f}", "seconds": f"{seconds:.1f}"}
+    _, scores = scored(dream.scene.representation, settings, thing, picture)
+    return {**scores, "seconds": f"{seconds:.1f}"}
 
 
 def jobs(preset: str, seeds: int, steps: int | None) -> Iterator[tuple[Thing, presets.Settings]]:
@@ -62,10 +57,12 @@ def jobs(preset: str, seeds: int, steps: int | None) -> Iterator[tuple[Thing, pr
                 yield thing, presets.preset(preset, "cpu", prompt=thing.caption, schedule=schedule, seed=seed, **changes)
 
 
-def summary(rows: list[dict[str, str]]) -> str:
-    """A table of means per schedule, and one row per prompt."""
+def summary(rows: list[dict[str, str]], model: str) -> str:
+    """A table of means per schedule, and one row per prompt, of the model's rows."""
+    rows, about = of_model(rows, model)
     lines = [
         measured_on(),
+        about,
         "",
         "| schedule | runs | mean IoU | worst IoU | mean colour error (CIEDE2000) | mean seconds |",
         "|---|---|---|---|---|---|",
@@ -100,14 +97,14 @@ def main() -> None:
     arguments = parser.parse_args()
     table, pictures = arguments.output.with_suffix(".csv"), Path(f"{arguments.output}-pictures")
     pictures.mkdir(exist_ok=True)
-    todo = []
+    model, todo = digest_of(WEIGHTS), []
     for thing, settings in jobs(arguments.preset, arguments.seeds, arguments.steps):
-        key = {"prompt": thing.caption, "schedule": settings.schedule, "preset": arguments.preset}
+        key = {"prompt": thing.caption, "model": model, "schedule": settings.schedule, "preset": arguments.preset}
         key |= {"steps": str(settings.steps), "seed": str(settings.seed)}
         picture = pictures / f"{thing.color}-{thing.kind}-{settings.schedule}-{settings.seed}.png"
         todo.append((key, one_run, (settings, thing, picture)))
     rows = completed(table, FIELDS, todo, arguments.workers)
-    arguments.output.with_suffix(".md").write_text(summary(rows))
+    arguments.output.with_suffix(".md").write_text(summary(rows, model), encoding="utf-8")
     strips = [
         np.concatenate([np.array(Image.open(pictures / f"{t.color}-{t.kind}-{s}-0.png")) for s in SCHEDULES], axis=1)
         for t in THINGS

@@ -20,7 +20,7 @@ from dreamtime.prompts import FLAWS, FLAWS_OF_SDS, VIEWS, Embed, checked_prompt,
 from dreamtime.renderers import OccupancyGrid, VolumeRenderer, preview, sampler_of, training_renderer
 from dreamtime.representations import WHITE, Background, EnvironmentMap, NeRF, parameter_groups, random_color, random_grey
 from dreamtime.shading import sample_light
-from dreamtime.timesteps import Timetable
+from dreamtime.timesteps import Timetable, timestep_range
 from dreamtime.types import Cameras, DiffusionPrior, Light, Regularizer, Renderer, Rendering, Shading, Step
 
 
@@ -183,7 +183,7 @@ def regularizers_of(settings: Settings) -> dict[str, Regularizer]:
     return {name: weighted(term, weight) for name, (term, weight) in terms.items() if weight > 0}
 
 
-def asking_of(settings: Settings, prior: DiffusionPrior, embed: Embed, table: Timetable) -> Asking:
+def asking_of(settings: Settings, prior: DiffusionPrior, embed: Embed) -> Asking:
     """What an objective is made from."""
     return Asking(
         prior,
@@ -193,6 +193,6 @@ def asking_of(settings: Settings, prior: DiffusionPrior, embed: Embed, table: Ti
         settings.guidance,
         settings.guidance_scale,
         WEIGHTINGS[settings.weighting],
-        t_min=int(table.low.min()),
+        t_min=timestep_range(prior.alphas_cumprod, settings.t_min, settings.t_max)[0],
         image_residual=settings.image_residual,
     )

@@ -13,6 +13,7 @@ from dreamtime.priors.hub import (
     DENOISER,
     find_file,
     is_taken_for_granted,
+    is_taken_for_zero123,
     layout_expected,
     on_this_disk,
     places_of,
@@ -31,6 +32,17 @@ TAKEN_FOR_NOISE = (
     " is of 2.1, which predicts v, put its .yaml beside it."
 )
 
+TAKEN_FOR_ZERO123 = (
+    "Nothing says whether {!r} is told how high the picture was taken, as Stable-Zero123 is: it is taken for a Zero-1-to-3,"
+    ' which is not. If it is, put "absolute_elevation": true into its model_index.json.'
+)
+
+MANY_WORDS = 55  # with the view's and the marks at both ends, about the 77 tokens that CLIP reads
+CUT_OFF = (
+    f"The prompt has more than {MANY_WORDS} words: CLIP reads about so many, and what is beyond them is cut off, the words for"
+    " the view first of all."
+)
+
 
 def describe(settings: Settings) -> str:
     """One line for people: what runs, where, how long."""
@@ -47,6 +59,10 @@ def advice(settings: Settings) -> tuple[str, ...]:
     taken: tuple[str, ...] = (TAKEN_FOR_NOISE.format(settings.prior),) if is_taken_for_granted(settings.prior) else ()
     if settings.device == "cpu" and settings.representation in MADE_FOR_GPUS:
         taken += (f"The representation {settings.representation!r} is made for GPUs: here a step takes many seconds.",)
+    if settings.task == "image" and is_taken_for_zero123(settings.prior):
+        taken += (TAKEN_FOR_ZERO123.format(settings.prior),)
+    if len(settings.prompt.split()) > MANY_WORDS:
+        taken += (CUT_OFF,)
     if settings.task == "image" and settings.prompt and not settings.text_prior:
         return (*taken, "Nobody reads the prompt: beside a picture it needs a text prior, and none is chosen.")
     unknown = unknown_words(settings.prompt) if "toybox" in (settings.prior, settings.text_prior) else []

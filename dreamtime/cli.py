@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -109,7 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     schedule = commands.add_parser("schedule", help="print or plot a timestep schedule")
     add_schedule_options(schedule, "--name")
-    schedule.set_defaults(schedule="time-prioritized", steps=600)
+    schedule.set_defaults(schedule="time-prioritized", steps=presets.SCHEDULE_STEPS)
     schedule.add_argument("--betas", default="scaled_linear", help="linear, scaled_linear or squaredcos_cap_v2")
     schedule.add_argument("--seed", type=int, default=0, help="for schedules that draw")
     schedule.add_argument("--format", default="json", choices=("json", "csv", "png"))
@@ -127,12 +128,14 @@ def add_image_command(image: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"{', '.join(image_to_3d.PRIORS)}, a Hub id or a folder (default {image_to_3d.EMBEDDED})",
     )
+    lowest, highest = presets.RANGES["elevation"]
     image.add_argument(
         "--elevation",
         type=elevation_or_none,
         default=image_to_3d.ELEVATION,
         metavar="auto|DEG",
-        help=f"from how high the picture was taken, degrees; auto estimates it (default {image_to_3d.ELEVATION:g})",
+        help=f"from how high the picture was taken, {lowest} to {highest} degrees; auto estimates it"
+        f" (default {image_to_3d.ELEVATION:g})",
     )
     image.add_argument("--foreground-ratio", type=float, metavar="X", help="share of the frame that the object is to fill")
     image.add_argument(
@@ -211,10 +214,7 @@ def given(arguments: argparse.Namespace, names: set[str]) -> dict[str, Any]:
 
 def check_effect(arguments: argparse.Namespace, schedule: str) -> None:
     """Raise ValueError on a typed option that would change nothing."""
-    taken = presets.schedule_options(presets.one_of("schedule", schedule, presets.SCHEDULES))
-    if idle := given(arguments, set(presets.SHAPING) - set(taken)):
-        takes = f"it takes {', '.join(flag(name) for name in taken if name in presets.SHAPING)}"
-        raise ValueError(f"The schedule {schedule!r} has no {flag(min(idle))}: {takes}.")
+    presets.check_effect(schedule, given(arguments, set(presets.SHAPING)), flag)
     if getattr(arguments, "lora_scale", None) is not None and not arguments.lora:
         raise ValueError("The option --lora-scale is the strength of a --lora, and there is none.")
     if arguments.command == "image" and not arguments.prompt and (idle := given(arguments, {"text_prior", "text_weight"})):
@@ -240,7 +240,11 @@ def check_output(path: Path | None, formats: tuple[str, ...] = FORMATS) -> None:
 
 
 def watched(frames: Generator[runs.Frame, None, None], run: runs.Run, quiet: bool) -> None:
-    """Iterate with a progress bar; the first signal asks the run to stop and lets it deliver, a second one ends it all."""
+    """Iterate with a progress bar; a signal before the first step ends it all.
+
+    After that the first signal asks the run to stop and lets it deliver, a second one ends it all.
+    """
+    before: dict[signal.Signals, Any] = {}
 
     def asked_to_stop(number: int, frame: object) -> None:
         as_before()
@@ -252,10 +256,11 @@ def watched(frames: Generator[runs.Frame, None, None], run: runs.Run, quiet: boo
             signal.signal(number, handler)
 
     with tqdm(total=run.settings.steps, initial=runs.steps_done(run), unit="step", disable=quiet, file=sys.stderr) as bar:
-        # An interrupt in the middle of a step would leave it half done: the run ends itself after the step.
-        before = {number: signal.signal(number, asked_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             for frame in frames:
+                if not before:
+                    # An interrupt in the middle of a step would leave it half done: the run ends itself after the step.
+                    before = {number: signal.signal(number, asked_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
                 bar.update(frame.step - bar.n)
                 bar.set_postfix(t=frame.t, loss=f"{frame.loss:.3g}", refresh=False)
         finally:
@@ -265,9 +270,11 @@ def watched(frames: Generator[runs.Frame, None, None], run: runs.Run, quiet: boo
 def copy_obj(source: Path, output: Path) -> dict[str, str]:
     """The OBJ with its material and texture, named after it, so that many fit into one folder; where the two lie.
 
-    `duck.obj` comes with `duck.mtl` and `duck-texture.png`: `duck.png` may well be the picture that it was made from.
+    `duck.obj` comes with `duck.mtl` and `duck-texture.png`: `duck.png` may well be the picture that it was made from. Readers
+    split lines at blanks, so `my duck.obj` comes with `my-duck.mtl`.
     """
-    names = {"mtllib": output.with_suffix(".mtl"), "map_Kd": output.with_name(f"{output.stem}-texture.png")}
+    name = re.sub(r"\s+", "-", output.stem)
+    names = {"mtllib": output.with_name(f"{name}.mtl"), "map_Kd": output.with_name(f"{name}-texture.png")}
     shutil.copyfile(source.with_suffix(".png"), names["map_Kd"])
     for old, new in ((source, output), (source.with_suffix(".mtl"), names["mtllib"])):
         text = old.read_text(encoding="utf-8")
@@ -342,8 +349,9 @@ def text(arguments: argparse.Namespace) -> None:
     run = runs.create_run(arguments.runs, settings)
     if arguments.prior == "auto":
         print(f"The prior is {prior}: {why}.", file=sys.stderr)
-    tell(settings, run)
-    work_and_deliver(run, arguments)
+    with runs.attended(run):
+        tell(settings, run)
+        work_and_deliver(run, arguments)
 
 
 def tell(settings: presets.Settings, run: runs.Run) -> None:
@@ -389,8 +397,9 @@ def image(arguments: argparse.Namespace) -> None:
         print(f"The picture seems to be taken from about {found:.0f} degrees above the horizon.", file=sys.stderr)
         settings = replace(settings, elevation=round(found, 1))
     run = runs.create_run(arguments.runs, settings, reference)
-    tell(settings, run)
-    work_and_deliver(run, arguments)
+    with runs.attended(run):
+        tell(settings, run)
+        work_and_deliver(run, arguments)
 
 
 def recipe(settings: presets.Settings) -> dict[str, Any]:
@@ -477,7 +486,8 @@ def resume(arguments: argparse.Namespace) -> None:
     runs.clear_stop(run)
     if not run.checkpoint.exists():
         print("There is no checkpoint of this run: it begins anew, as it began before.", file=sys.stderr)
-    work_and_deliver(run, arguments)
+    with runs.attended(run):
+        work_and_deliver(run, arguments)
 
 
 def stop(arguments: argparse.Namespace) -> None:
@@ -490,7 +500,7 @@ def schedule(arguments: argparse.Namespace) -> None:
     check_effect(arguments, arguments.schedule)
     options = given(arguments, set(presets.SHAPING))
     table = presets.timetable(arguments.schedule, alphas_cumprod, arguments.steps, **options)
-    presets.within("seed", arguments.seed, 0, 2**63 - 1)
+    presets.within("seed", arguments.seed, *presets.RANGES["seed"])
     generator = torch.Generator().manual_seed(arguments.seed)
     drawn = [table(i, generator) for i in range(1, len(table) + 1)]
     check_output(arguments.output, (f".{arguments.format}",))
@@ -524,7 +534,7 @@ def schedule(arguments: argparse.Namespace) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    print(command.evaluate(arguments))
+    print(command.evaluate(arguments, lambda line: print(line, file=sys.stderr)))
 
 
 COMMANDS = {

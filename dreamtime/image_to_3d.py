@@ -38,6 +38,7 @@ from dreamtime.preprocess import Reference
 from dreamtime.presets import PRESETS, WEIGHTINGS, Settings, one_of, preset, resolve_device
 from dreamtime.priors import loading
 from dreamtime.priors.hub import MODELS, on_this_disk, places_of
+from dreamtime.timesteps import timestep_range
 from dreamtime.toybox.novel_views import FIELD_OF_VIEW
 from dreamtime.types import (
     Cameras,
@@ -134,8 +135,13 @@ class Showing:
     condition: Condition
     guidance_scale: float
     weighting: Weighting
-    t_min: int  # the smallest timestep of the run's schedule
+    t_min: int  # the lower end of the run's range of timesteps
     image_residual: float = 0.0  # its differences are those of latents
+
+    @property
+    def bare_condition(self) -> Condition:
+        """Nothing, and the picture: there is nothing negative."""
+        return self.condition
 
     @property
     def guided(self) -> NoisePredictor:
@@ -191,7 +197,8 @@ def compose(
     generator = Generator().manual_seed(settings.seed)
     scene = build_scene(settings, torch.device(settings.device), generator)
     table = timetable_of(settings, prior.alphas_cumprod)
-    showing = Showing(prior, condition, settings.guidance_scale, WEIGHTINGS[settings.weighting], int(table.low.min()))
+    t_min, _ = timestep_range(prior.alphas_cumprod, settings.t_min, settings.t_max)
+    showing = Showing(prior, condition, settings.guidance_scale, WEIGHTINGS[settings.weighting], t_min)
     objective = OBJECTIVES[settings.objective](showing)
     if told is not None:
         objective = both(objective, told, settings.text_weight)
@@ -216,7 +223,7 @@ def told_by(settings: Settings) -> Objective:
     second = replace(settings, task="text", prior=settings.text_prior, guidance_scale=usual.guidance_scale)
     embed = load_embed(second)
     prior = load_prior(second.source, second.device, second.options)
-    return OBJECTIVES["sds"](asking_of(second, prior, embed, timetable_of(second, prior.alphas_cumprod)))
+    return OBJECTIVES["sds"](asking_of(second, prior, embed))
 
 
 def image_to_3d(settings: Settings, reference: Reference) -> Dream:

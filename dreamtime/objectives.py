@@ -22,6 +22,9 @@ class Question(Protocol):
     def condition(self) -> Condition: ...
 
     @property
+    def bare_condition(self) -> Condition: ...
+
+    @property
     def guided(self) -> NoisePredictor: ...
 
     @property
@@ -49,7 +52,7 @@ class Asking:
     guidance_scale: float
     weighting: Weighting
     second: SecondPredictor | None = None  # VSD's
-    t_min: int = 20  # the smallest timestep of the run's schedule
+    t_min: int = 20  # the lower end of the run's range of timesteps
     image_residual: float = 0.0  # scale of SDS between images; 0: between latents
 
     @property
@@ -134,7 +137,7 @@ def sdi(asking: Question) -> Objective:
 
 
 def ism(asking: Question) -> Objective:
-    return inversion.interval_score_matching(asking.prior, asking.condition, asking.guided)
+    return inversion.interval_score_matching(asking.prior, asking.bare_condition, asking.guided)
 
 
 def bridge(asking: Asking) -> Objective:
@@ -161,7 +164,7 @@ WITHOUT_TEXTS = ("sds", "sjc", "asd", "sdi", "ism")
 UNGUIDED = ("csd", "nfsd")
 """Objectives that combine the prior's answers themselves: no guidance is left to choose."""
 
-NEGATIVE_ALONE = ("csd", "nfsd", "sdi", "ism")
+NEGATIVE_ALONE = ("csd", "nfsd", "sdi")
 """Objectives that ask about the negative prompt by itself, whatever the guidance scale."""
 
 SELF_WEIGHTED = ("sjc", "sdi", "ism")

@@ -1,4 +1,4 @@
-"""Pictures of a schedule and of a loss curve for files and papers; the browser draws its own (`ui.charts`)."""
+"""Pictures of a schedule for files and papers; the browser draws its own (`ui.charts`)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +9,11 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.nn.functional import avg_pool1d
 
 from dreamtime.timesteps import Timetable, diffusion_weight, prior_weight, time_prioritized_weight
 
 STAGE_COLORS = {"coarse": "#5b5bd6", "content": "#12a594", "detail": "#e5890a"}
 INK = "#1c2024"
-SMOOTHING = 0.05  # share of the steps that one point of the smoothed loss averages
 
 
 def shade_stages(axes: Axes, T: int, m: float, s: float, named: bool) -> None:
@@ -75,21 +73,3 @@ def schedule_png(
 ) -> None:
     """Write `schedule_figure` as PNG; `drawn` are the t of the steps, which a random schedule has chosen already."""
     schedule_figure(alphas_cumprod, table, drawn, name, m, s).savefig(target, dpi=150, format="png")
-
-
-def loss_figure(rows: Sequence[tuple[int, int, float]]) -> Figure:
-    """Loss by step, raw and smoothed, from rows of (step, t, loss)."""
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
-    axes = figure.subplots()
-    steps, losses = [row[0] for row in rows], torch.tensor([row[2] for row in rows], dtype=torch.float64)
-    reach = round(SMOOTHING * len(rows) / 2)
-    mean = avg_pool1d(losses[None], 2 * reach + 1, 1, reach, count_include_pad=False)[0]
-    axes.plot(steps, losses.tolist(), color=STAGE_COLORS["coarse"], alpha=0.25, linewidth=1)
-    axes.plot(steps, mean.tolist(), color=STAGE_COLORS["coarse"])
-    axes.set(xlabel="optimisation step i", ylabel="loss")
-    return figure
-
-
-def loss_png(target: Path, rows: Sequence[tuple[int, int, float]]) -> None:
-    """Write `loss_figure` to a PNG file."""
-    loss_figure(rows).savefig(target, dpi=150, format="png")

@@ -137,8 +137,9 @@ def decoded(opened: Image.Image, name: str) -> Picture:
         orientation = opened.getexif().get(0x0112, 1)
         image = reduced(opened)
         if orientation in range(2, 9):
-            image.getexif()[0x0112] = orientation
-            image = ImageOps.exif_transpose(image)
+            if opened.format != "TIFF":  # which Pillow has turned already
+                image.getexif()[0x0112] = orientation
+                image = ImageOps.exif_transpose(image)
             notes.append("turned as its EXIF tag says")
         return Picture(image.convert("RGBA"), tuple(notes))
     except BadPicture:

@@ -5,7 +5,7 @@ the only tables of names: menus, API and command line read them here.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -63,6 +63,45 @@ BACKGROUNDS = ("grey", "color", "environment", "white")
 
 TASKS = ("text", "image")
 
+RANGES: dict[str, tuple[float | int, float | int]] = {
+    "seed": (0, 2**63 - 1),
+    "elevation": (-89, 89),
+    "steps": (1, timesteps.MAX_STEPS),
+    "m": (-int(timesteps.WIDEST), int(timesteps.WIDEST)),
+    "s": (0, int(timesteps.WIDEST)),  # but not 0 itself
+    "lora_scale": (-10, 10),
+    "guidance_scale": (0, 1000),
+    "image_residual": (0, 10_000),
+    "learning_rate": (1e-6, 1),
+    "second_learning_rate": (0, 1),
+    "adam_epsilon": (0, 1e6),
+    "views": (1, 64),
+    "resolution": (16, 1024),
+    "samples_per_ray": (8, 1024),
+    "mesh_resolution": (16, 512),
+    "faces": (100, 2_000_000),
+    "texture_size": (64, 4096),
+    "doublings": (0, 4),
+    **dict.fromkeys(("albedo_share", "textureless_share", "ambient", "overhead_share"), (0, 1)),
+    **dict.fromkeys(("rgb", "mask", "text_weight", "light_spread", "opacity", "orientation", "entropy"), (0, 1_000_000)),
+    **dict.fromkeys(("distortion", "normal_smoothness", "normal_smoothness_3d"), (0, 1_000_000)),
+}
+"""The least and the most that a number among the settings may be: page, API and command line have their bounds from here."""
+
+CALLED = {
+    "lora_scale": "LoRA scale",
+    "second_learning_rate": "learning rate of the second predictor",
+    "adam_epsilon": "Adam epsilon",
+    "views": "number of views",
+    "samples_per_ray": "number of samples per ray",
+    "faces": "number of faces",
+    "doublings": "number of doublings",
+}
+"""How a sentence names those of them whose field says too little."""
+
+SCHEDULE_STEPS = 600
+"""Of a schedule that is looked at for its own sake, where nobody says how many."""
+
 EMBEDDED_GUIDANCE_SCALE = 2.5  # much more makes caricatures of its simple shapes: flared cubes, and too large
 GUIDANCE_SCALE = 100.0  # DreamFusion's with Stable Diffusion (PAPER section 3)
 
@@ -86,6 +125,14 @@ def spoken(number: float | int) -> str:
     return str(number) if abs(number) < 10**30 else f"a number of {len(str(abs(number)))} digits"
 
 
+def check_words(settings: "Settings") -> None:
+    """Raise ValueError on a prompt or a negative prompt that is none."""
+    if settings.task == "text" or settings.prompt:
+        checked_prompt(settings.prompt)
+    check_characters("negative prompt", settings.negative_prompt)
+    within("length of the negative prompt", len(settings.negative_prompt), 0, MAX_PROMPT_CHARACTERS)
+
+
 def check_image(settings: "Settings") -> None:
     """Raise ValueError on what makes no sense for a run from a picture."""
     if settings.objective not in objectives.WITHOUT_TEXTS or settings.guidance != "classifier-free":
@@ -105,6 +152,54 @@ def check_image(settings: "Settings") -> None:
         )
     if settings.text_prior and not settings.prompt:
         raise ValueError("A text prior beside the picture needs a prompt to read, got an empty one.")
+
+
+def check_choices(settings: "Settings") -> None:
+    """Raise ValueError on a name that its table has not."""
+    one_of("memory setting", settings.memory, MEMORIES)
+    one_of("attention", settings.attention, ATTENTIONS)
+    one_of("schedule", settings.schedule, SCHEDULES)
+    one_of("objective", settings.objective, OBJECTIVES)
+    one_of("guidance", settings.guidance, GUIDANCES)
+    one_of("weighting", settings.weighting, WEIGHTINGS)
+    one_of("representation", settings.representation, REPRESENTATIONS)
+    one_of("background", settings.background, BACKGROUNDS)
+
+
+def check_schedule(settings: "Settings") -> None:
+    """Raise ValueError on a schedule that no run could follow, as far as that can be told without a prior."""
+    timesteps.checked_steps(settings.steps)
+    timesteps.prior_weight(1, settings.m, settings.s)
+    if settings.schedule == "custom":
+        timesteps.checked_table(settings.table)
+    low, high = settings.t_min, settings.t_max
+    if low is not None and high is not None and not 0 <= low < high:
+        raise ValueError(f"The timestep range needs 0 <= t_min < t_max, got t_min = {low}, t_max = {high}.")
+
+
+def check_ranges(settings: "Settings") -> None:
+    """Raise ValueError on a number out of its range."""
+    for name, bounds in RANGES.items():
+        within(CALLED.get(name, name.replace("_", " ")), getattr(settings, name), *bounds)
+    within("sum of the albedo and textureless shares", settings.albedo_share + settings.textureless_share, 0, 1)
+
+
+def check_cameras(settings: "Settings") -> None:
+    """Raise ValueError on cameras that see nothing, and on pictures that are too small or not as many as doublings."""
+    for views in settings.early_views:
+        within("number of early views", views, *RANGES["views"])
+    if len(settings.early_views) not in (0, settings.doublings):
+        raise ValueError(
+            f"There is one number of early views per doubling, {settings.doublings}, or none: got {settings.early_views}."
+        )
+    within("resolution of the first steps", settings.resolution >> settings.doublings, 8, 1024)
+    for name, (low, high), least, most in (
+        ("camera elevation", settings.camera_elevation, -89.0, 89.0),
+        ("distance", settings.distance, 1.0, 20.0),
+        ("field of view", settings.field_of_view, 5.0, 120.0),
+    ):
+        if not least <= low <= high <= most:
+            raise ValueError(f"The {name} needs {least:g} <= low <= high <= {most:g}, got {low:g} to {high:g}.")
 
 
 @dataclass(frozen=True)
@@ -176,31 +271,13 @@ class Settings:
 
     def __post_init__(self) -> None:
         one_of("task", self.task, TASKS)
-        if self.task == "text" or self.prompt:
-            checked_prompt(self.prompt)
-        check_characters("negative prompt", self.negative_prompt)
-        within("length of the negative prompt", len(self.negative_prompt), 0, MAX_PROMPT_CHARACTERS)
+        check_words(self)
         if self.task == "image":
             check_image(self)
-        within("elevation", self.elevation, -89, 89)
-        one_of("memory setting", self.memory, MEMORIES)
-        one_of("attention", self.attention, ATTENTIONS)
-        within("LoRA scale", self.lora_scale, -10, 10)
-        one_of("schedule", self.schedule, SCHEDULES)
-        one_of("objective", self.objective, OBJECTIVES)
-        one_of("guidance", self.guidance, GUIDANCES)
-        one_of("weighting", self.weighting, WEIGHTINGS)
-        one_of("representation", self.representation, REPRESENTATIONS)
-        one_of("background", self.background, BACKGROUNDS)
-        timesteps.checked_steps(self.steps)
-        timesteps.prior_weight(1, self.m, self.s)
-        if self.schedule == "custom":
-            timesteps.checked_table(self.table)
-        if self.t_min is not None and self.t_max is not None and not 0 <= self.t_min < self.t_max:
-            raise ValueError(f"The timestep range needs 0 <= t_min < t_max, got t_min = {self.t_min}, t_max = {self.t_max}.")
-        within("seed", self.seed, 0, 2**63 - 1)
-        within("guidance scale", self.guidance_scale, 0, 1000)
-        within("image residual", self.image_residual, 0, 10_000)
+        check_choices(self)
+        check_schedule(self)
+        check_ranges(self)
+        check_cameras(self)
         objectives.check(
             self.objective,
             self.guidance,
@@ -211,36 +288,6 @@ class Settings:
             self.image_residual,
         )
         objectives.check_prior(self.objective, self.prior)
-        within("learning rate", self.learning_rate, 1e-6, 1)
-        within("learning rate of the second predictor", self.second_learning_rate, 0, 1)
-        within("Adam epsilon", self.adam_epsilon, 0, 1e6)
-        within("number of views", self.views, 1, 64)
-        within("resolution", self.resolution, 16, 1024)
-        within("number of samples per ray", self.samples_per_ray, 8, 1024)
-        within("mesh resolution", self.mesh_resolution, 16, 512)
-        within("number of faces", self.faces, 100, 2_000_000)
-        within("texture size", self.texture_size, 64, 4096)
-        for share in ("albedo_share", "textureless_share", "ambient", "overhead_share"):
-            within(share.replace("_", " "), getattr(self, share), 0, 1)
-        within("number of doublings", self.doublings, 0, 4)
-        for views in self.early_views:
-            within("number of early views", views, 1, 64)
-        if len(self.early_views) not in (0, self.doublings):
-            raise ValueError(
-                f"There is one number of early views per doubling, {self.doublings}, or none: got {self.early_views}."
-            )
-        within("resolution of the first steps", self.resolution >> self.doublings, 8, 1024)
-        for name, (low, high), least, most in (
-            ("camera elevation", self.camera_elevation, -89.0, 89.0),
-            ("distance", self.distance, 1.0, 20.0),
-            ("field of view", self.field_of_view, 5.0, 120.0),
-        ):
-            if not least <= low <= high <= most:
-                raise ValueError(f"The {name} needs {least:g} <= low <= high <= {most:g}, got {low:g} to {high:g}.")
-        terms = ("rgb", "mask", "text_weight", "normal_smoothness", "normal_smoothness_3d")
-        for weight in (*terms, "opacity", "orientation", "entropy", "distortion", "light_spread"):
-            within(weight.replace("_", " "), getattr(self, weight), 0, 1e6)
-        within("sum of the albedo and textureless shares", self.albedo_share + self.textureless_share, 0, 1)
 
     @property
     def views_by_part(self) -> tuple[int, ...]:
@@ -415,3 +462,11 @@ def timetable(name: str, alphas_cumprod: torch.Tensor, steps: int, **options: An
 def schedule_options(name: str) -> tuple[str, ...]:
     """The options that shape the schedule of that name, such as m and s."""
     return tuple(inspect.signature(SCHEDULES[name]).parameters)[2:]
+
+
+def check_effect(schedule: str, given: Collection[str], spelled: Callable[[str], str] = str) -> None:
+    """Raise ValueError if one of the settings that somebody gave does not shape that schedule; `spelled` writes their names."""
+    taken = [name for name in schedule_options(one_of("schedule", schedule, SCHEDULES)) if name in SHAPING]
+    if idle := set(given) & set(SHAPING) - set(taken):
+        takes = ", ".join(map(spelled, taken))
+        raise ValueError(f"The schedule {schedule!r} has no {spelled(min(idle))}: it takes {takes}.")

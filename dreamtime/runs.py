@@ -2,7 +2,8 @@
 
     settings.json  reference.png  schedule.csv  checkpoint.safetensors  curve.csv  preview.png  stop  results/
 
-Stopping, resuming, sharing and sweeping are operations on that folder, so they work across processes.
+Stopping, resuming, sharing and sweeping are operations on that folder, so they work across processes. Three locks in it tell
+what goes on: one is held by whoever sees the run through, one during each sitting, one while its mesh is made.
 """
 
 import csv
@@ -16,7 +17,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import partial
@@ -40,6 +41,7 @@ from dreamtime.image_to_3d import image_to_3d
 from dreamtime.preprocess import Reference, load_reference, save_reference
 from dreamtime.presets import Settings, resolve_device, settings_from_dict, settings_to_dict
 from dreamtime.text_to_3d import text_to_3d
+from dreamtime.timesteps import Timetable
 from dreamtime.types import Rendering, Step
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,9 @@ FILES = {
     "picture": "-picture.png",
 }
 """What a result consists of, and how each file's name ends after the prompt's."""
+
+LOCKS = ATTENDED, WORKING, MESH = "attended", "lock", "mesh"
+"""The files that whoever sees a run through, works on it, or makes its mesh holds meanwhile."""
 
 PREVIEW_CAMERA = cameras_around(1, 128, distance=2.1)  # in front of the object, 128 pixels a side
 
@@ -116,30 +121,37 @@ class Frame:
 def create_run(root: Path, settings: Settings, reference: Reference | None = None) -> Run:
     """A new run under `root`, with settings, whole schedule and, if it starts from one, picture written before the first step.
 
-    Raises ValueError if a picture is given without the task, or the task without a picture, and `ModelUnavailable` if what the
-    run is made of is known to be missing; then there is no folder.
+    Raises ValueError if a picture is given without the task, or the task without a picture, `ModelUnavailable` if what the run
+    is made of is known to be missing, and `RunError` if it cannot be written; then there is no folder.
     """
     if (settings.task == "image") != (reference is not None):
         raise ValueError(f"A run of task {settings.task!r} was {'not given any' if reference is None else 'given a'} picture.")
     check_ingredients(settings)
     table = timetable_of(settings)
     check_abilities(settings)  # by now its files say of what kind a model of the Hub is
-    with disk_errors():
-        folder = root / uuid.uuid4().hex
-        folder.mkdir(parents=True)
-        write_atomically(
-            folder / "settings.json", lambda path: path.write_text(json.dumps(settings_to_dict(settings), indent=1))
-        )
-        with (folder / "schedule.csv").open("w", newline="") as file:
-            csv.writer(file).writerows(
-                [
-                    ("step", "t_low", "t_high"),
-                    *zip(range(1, len(table) + 1), table.low.tolist(), table.high.tolist(), strict=True),
-                ]
-            )
-        if reference is not None:
-            save_reference(folder / "reference.png", reference)
+    folder = root / uuid.uuid4().hex
+    try:
+        with disk_errors(afterwards=""):
+            folder.mkdir(parents=True)
+            write_beginning(folder, settings, table, reference)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return Run(folder, settings)
+
+
+def write_beginning(folder: Path, settings: Settings, table: Timetable, reference: Reference | None) -> None:
+    """What a run's folder holds before the first step."""
+    write_atomically(folder / "settings.json", lambda path: path.write_text(json.dumps(settings_to_dict(settings), indent=1)))
+    with (folder / "schedule.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [
+                ("step", "t_low", "t_high"),
+                *zip(range(1, len(table) + 1), table.low.tolist(), table.high.tolist(), strict=True),
+            ]
+        )
+    if reference is not None:
+        save_reference(folder / "reference.png", reference)
 
 
 def open_run(root: Path, run_id: object) -> Run:
@@ -157,8 +169,13 @@ def open_run(root: Path, run_id: object) -> Run:
 
 
 def request_stop(run: Run) -> None:
-    """Ask whoever works on the run, in this process or another, to stop after the current step and keep the result."""
+    """Ask whoever works on the run, in this process or another, to stop after the current step and keep the result.
+
+    Raises `RunError` where nobody does.
+    """
     with disk_errors():
+        if not goes_on(run):
+            raise RunError("Nobody works on this run: resume goes on with it.")
         (run.folder / "stop").touch()
 
 
@@ -168,7 +185,7 @@ def stop_requested(run: Run) -> bool:
 
 def clear_stop(run: Run) -> None:
     """Take a stop request back, as somebody who resumes does; raises `RunError` while another worker may still heed it."""
-    with working_on(run), disk_errors():
+    with attended(run), working_on(run), disk_errors():
         (run.folder / "stop").unlink(missing_ok=True)
 
 
@@ -183,20 +200,28 @@ def steps_done(run: Run) -> int:
 
 
 @contextmanager
-def disk_errors() -> Iterator[None]:
-    """Say in a sentence what the file system refused."""
+def disk_errors(afterwards: str = ", then resume; everything saved before is kept") -> Iterator[None]:
+    """Say in a sentence what the file system refused, and what there is to do `afterwards`."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunError("The disk is full: free some space, then resume; everything saved before is kept.") from error
+            raise RunError(f"The disk is full: free some space{afterwards}.") from error
         raise RunError(f"The run folder cannot be written: {error.strerror or error}.") from error
 
 
+def lock_of(folder: Path, name: str) -> FileLock:
+    """One of a run's locks; the system releases it if its holder dies.
+
+    A generator's next step may be taken in another thread, so what one thread has acquired any other may release.
+    """
+    return FileLock(folder / name, thread_local=False)
+
+
 @contextmanager
-def working_on(run: Run) -> Iterator[None]:
-    """Hold the run for one worker; a second one is refused. The system releases the lock if the worker dies."""
-    lock = FileLock(run.folder / "lock")
+def holding(run: Run, name: str) -> Iterator[None]:
+    """Hold one of a run's locks; raises `RunError` where somebody else does."""
+    lock = lock_of(run.folder, name)
     try:
         # Not zero: whoever only asks whether somebody works on the run holds the lock for an instant.
         lock.acquire(timeout=0.5)
@@ -206,6 +231,38 @@ def working_on(run: Run) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def attended(run: Run) -> AbstractContextManager[None]:
+    """See the run through, from before its id is told to its result: all the while it can be stopped, also between sittings.
+
+    Raises `RunError` where somebody else does.
+    """
+    return holding(run, ATTENDED)
+
+
+def working_on(run: Run) -> AbstractContextManager[None]:
+    """Hold the run for one worker; a second one is refused."""
+    return holding(run, WORKING)
+
+
+def is_held(run: Run, name: str) -> bool:
+    """Whether somebody holds one of a run's locks; asking holds it for an instant."""
+    try:
+        with lock_of(run.folder, name).acquire(timeout=0.1):
+            return False
+    except Timeout:
+        return True
+
+
+def mesh_is_made(run: Run) -> bool:
+    """Whether somebody makes the run's mesh at this moment."""
+    return is_held(run, MESH)
+
+
+def goes_on(run: Run) -> bool:
+    """Whether somebody sees the run through, works on it or makes its mesh, so that its result comes by itself."""
+    return any(is_held(run, name) for name in LOCKS)
 
 
 def curve_rows(run: Run, done: int) -> list[tuple[int, int, float]]:
@@ -335,17 +392,19 @@ class Result:
 def deliver(run: Run) -> Result:
     """Extract, unwrap, texture and write the mesh of the latest checkpoint, with its turntable and statistics.
 
-    Needs no diffusion model and no GPU. Raises `RunError` when the run has not come to a first checkpoint.
+    Needs no diffusion model and no GPU. Waits for whoever makes it already. Raises `RunError` when the run has not come to a
+    first checkpoint.
     """
     if not run.checkpoint.exists():
         raise RunError("This run has not finished a first step yet: there is no mesh to deliver.")
-    with BUILDING:
-        scene = build_scene(run.settings, torch.device("cpu"), torch.Generator())
-    text = load_checkpoint(run.checkpoint, scene.modules, {}, torch.Generator())
-    with disk_errors():
-        run.results.mkdir(exist_ok=True)
-        write_results(run, scene, int(text["step"]), float(text["seconds"]))
-    result = delivered(run)
+    with lock_of(run.folder, MESH):
+        with BUILDING:
+            scene = build_scene(run.settings, torch.device("cpu"), torch.Generator())
+        text = load_checkpoint(run.checkpoint, scene.modules, {}, torch.Generator())
+        with disk_errors():
+            run.results.mkdir(exist_ok=True)
+            write_results(run, scene, int(text["step"]), float(text["seconds"]))
+        result = delivered(run)
     assert result is not None
     return result
 
@@ -408,7 +467,9 @@ def sweep(root: Path, older_than: float) -> int:
         if datetime.now(timezone.utc).timestamp() - newest < older_than:
             continue
         try:
-            with FileLock(folder / "lock", timeout=0):
+            with ExitStack() as held:
+                for name in LOCKS:
+                    held.enter_context(lock_of(folder, name).acquire(timeout=0))
                 shutil.rmtree(folder, ignore_errors=True)
                 removed += 1
         except Timeout:

@@ -48,7 +48,7 @@ def compose(
     generator = Generator().manual_seed(settings.seed)
     scene = build_scene(settings, torch.device(settings.device), generator)
     table = timetable_of(settings, prior.alphas_cumprod)
-    asking = asking_of(settings, prior, embed, table)
+    asking = asking_of(settings, prior, embed)
     if settings.objective == "vsd":
         scene, asking = with_second_predictor(scene, asking, settings.second_learning_rate, generator)
     optimizer = adam(settings, scene)

@@ -57,6 +57,8 @@ def checked_steps(steps: int) -> int:
     return steps
 
 
+WIDEST = 1e6  # timesteps: beyond it the prior weight is flat, or zero everywhere
+
 # -- weights over t: which timesteps deserve how much of a run
 
 
@@ -68,10 +70,10 @@ def diffusion_weight(alphas_cumprod: Float[Tensor, " T"]) -> Float[Tensor, " T"]
 
 def prior_weight(T: int, m: float = 500.0, s: float = 125.0) -> Float[Tensor, " T"]:
     """W_p(t) = exp(-(t - m)^2 / (2 s^2)), where the prior is most informative (DreamTime, Eq. 8); float64."""
-    if not 0 < s < float("inf"):
-        raise ValueError(f"The width s of the prior weight must be a positive number, got {s}.")
-    if not abs(m) < float("inf"):
-        raise ValueError(f"The centre m of the prior weight must be a finite number, got {m}.")
+    if not 0 < s <= WIDEST:
+        raise ValueError(f"The width s of the prior weight must be a positive number up to {WIDEST:,.0f}, got {s:g}.")
+    if not abs(m) <= WIDEST:
+        raise ValueError(f"The centre m of the prior weight must be a number within ±{WIDEST:,.0f}, got {m:g}.")
     t = torch.arange(T, dtype=torch.float64)
     return torch.exp(-((t - m) ** 2) / (2 * s**2))
 

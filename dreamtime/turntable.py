@@ -1,5 +1,7 @@
 """The object turning once around, as two looping videos: its colours and its normals."""
 
+import errno
+import os
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -80,7 +82,11 @@ def write_video(path: Path, frames: Sequence[UInt8[Tensor, "H W 3"]], fps: int) 
     def encode(temporary: Path) -> None:
         done = subprocess.run([*ffmpeg, str(temporary)], input=images.numpy().tobytes(), capture_output=True, check=False)
         if done.returncode:
-            raise OSError(f"The video {path.name} could not be written: {done.stderr.decode(errors='replace').strip()}.")
+            said = done.stderr.decode(errors="replace").strip()
+            if os.strerror(errno.ENOSPC) in said:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            why = "; ".join(said.replace(str(temporary), path.name).splitlines())
+            raise OSError(f"The video {path.name} could not be written: {why}.")
 
     write_atomically(path, encode)
 

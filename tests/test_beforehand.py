@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from tiny_models import tiny_flow_pipeline, tiny_pipeline, tiny_xl_pipeline
 from torch import zeros
 
-from dreamtime.beforehand import check_ingredients, describe
+from dreamtime.beforehand import CUT_OFF, MANY_WORDS, advice, check_ingredients, describe
 from dreamtime.image_to_3d import EMBEDDED, image_preset
 from dreamtime.presets import Settings, preset
 from dreamtime.priors.folders import ModelUnavailable
@@ -98,3 +98,25 @@ def test_a_run_in_one_line_names_what_it_compares_and_who_else_reads() -> None:
     both = image_preset("draft", "cpu", prompt="a red mug", text_prior="toybox", text_weight=0.5)
     assert describe(both).startswith("toybox-zero123 beside toybox, weight 0.5 on cpu")
     assert "px, sds, guidance" in describe(both)
+
+
+def test_a_prompt_too_long_to_be_read_is_said_to_be(models: Path) -> None:
+    readable = replace(asked(models / "sd"), prompt=" ".join(["very"] * MANY_WORDS))
+    assert CUT_OFF not in advice(readable)
+    assert CUT_OFF in advice(replace(readable, prompt=f"{readable.prompt} big"))
+
+
+def test_what_a_model_of_unknown_make_is_taken_for_is_said(tmp_path: Path) -> None:
+    """Of Stable-Zero123 a folder need not say that it is one."""
+
+    def said(prior: str) -> bool:
+        return any("it is taken for a Zero-1-to-3" in sentence for sentence in advice(image_preset("draft", "cpu", prior)))
+
+    index = tmp_path / "model_index.json"
+    index.write_text('{"_class_name": "Zero123Pipeline"}')
+    assert said(str(tmp_path))
+    assert said("somebody/zero123-of-a-kind")
+    index.write_text('{"_class_name": "Zero123Pipeline", "absolute_elevation": false}')
+    assert not said(str(tmp_path))
+    assert not said(EMBEDDED)
+    assert not said("stable-zero123")

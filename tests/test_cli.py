@@ -100,6 +100,36 @@ def test_a_signal_in_the_middle_of_a_step_still_delivers(number, model, tmp_path
     assert shlex.split(err.partition("go on with: ")[2])[-3:] == [run.name, "--runs", str(root)]
 
 
+def test_an_interrupt_before_the_first_step_just_ends(model, tmp_path, monkeypatch, capsys) -> None:
+    """There is nothing to make a mesh of, and loading a large model takes minutes."""
+
+    def interrupted(settings: presets.Settings) -> None:
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("it went on loading")
+
+    monkeypatch.setattr(runs, "text_to_3d", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["text", "a red cube", "--runs", str(tmp_path), "--prior", model, *SMALL]) == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    err = capsys.readouterr().err
+    assert "Stopping" not in err
+    assert err.endswith("interrupted.\n")
+    (folder,) = tmp_path.iterdir()
+    assert not runs.goes_on(runs.open_run(tmp_path, folder.name))
+
+
+def test_a_run_can_be_stopped_as_soon_as_its_id_is_told(model, tmp_path, monkeypatch, capsys) -> None:
+    def told(settings: presets.Settings, run: runs.Run) -> None:
+        assert main(["stop", run.id, "--runs", str(tmp_path)]) == 0
+
+    monkeypatch.setattr(cli, "tell", told)
+    assert main(["text", "a red cube", "--runs", str(tmp_path), "--prior", model, *SMALL]) == 0
+    (folder,) = tmp_path.iterdir()
+    assert runs.steps_done(runs.open_run(tmp_path, folder.name)) == 1
+    assert main(["stop", folder.name, "--runs", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.endswith("dreamtime: Nobody works on this run: resume goes on with it.\n")
+
+
 def test_an_interrupt_while_the_mesh_is_made_says_how_to_go_on(model, tmp_path, monkeypatch, capsys) -> None:
     def interrupted(run: runs.Run) -> runs.Result:
         raise KeyboardInterrupt
@@ -256,6 +286,20 @@ def test_obj_comes_with_its_material_and_texture(model, tmp_path, capsys) -> Non
     assert (material, texture) == ("cube.mtl", "cube-texture.png"), "another one beside it keeps its own"
     assert (tmp_path / "cube.png").read_text() == "mine"
     assert capsys.readouterr().out.split() == [str(output), str(tmp_path / material), str(tmp_path / texture)]
+
+
+def test_what_an_obj_refers_to_has_no_blanks_in_its_name(tmp_path) -> None:
+    """Readers split the lines of an OBJ at them."""
+    (tmp_path / "model.obj").write_text("mtllib model.mtl\no model\n")
+    (tmp_path / "model.mtl").write_text("newmtl albedo\nmap_Kd model.png\n")
+    (tmp_path / "model.png").write_bytes(b"png")
+    told = cli.copy_obj(tmp_path / "model.obj", tmp_path / "my  red\tduck.obj")
+    assert told == {
+        name: str(tmp_path / f"my-red-duck{end}") for name, end in (("material", ".mtl"), ("texture", "-texture.png"))
+    }
+    assert (tmp_path / "my  red\tduck.obj").read_text() == "mtllib my-red-duck.mtl\no model\n"
+    assert (tmp_path / "my-red-duck.mtl").read_text() == "newmtl albedo\nmap_Kd my-red-duck-texture.png\n"
+    assert (tmp_path / "my-red-duck-texture.png").read_bytes() == b"png"
 
 
 def test_schedule_as_json_has_n_timesteps(capsys) -> None:

@@ -168,6 +168,15 @@ def test_a_run_that_diverges_is_a_result(settings: Settings, tmp_path: Path, mon
     assert not (tmp_path / "color.png").exists()
 
 
+def test_the_peak_on_cuda_is_of_this_run_alone(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    build, peak = cells.text_to_3d.text_to_3d, [9e9]  # of the run before
+    monkeypatch.setattr(cells.text_to_3d, "text_to_3d", lambda asked: build(replace(asked, device="cpu")))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: peak.append(1e6))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: peak[-1])
+    cells.measure(replace(settings, device="cuda", steps=1), tmp_path)
+    assert json.loads((tmp_path / "result.json").read_text())["cost"]["peak_mb"] == 1
+
+
 def test_an_empty_scene_is_a_result(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     build = cells.text_to_3d.text_to_3d
 

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pretended_evaluation import pretend
 from tiny_models import tiny_pipeline
 from tiny_scorer import write_tiny_scorer
 
+from dreamtime import beforehand
 from dreamtime.cli import build_parser, main
-from dreamtime.evaluation import cells, command, grid
+from dreamtime.evaluation import cells, command, grid, report
 
 SMALL = [
     "views=1",
@@ -99,6 +101,13 @@ def test_progress_tells_the_time_that_is_left(
     assert "run 4 of 4" in told
 
 
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs and reports that take no time."""
+    monkeypatch.setattr(cells, "measure", pretend)
+    monkeypatch.setattr(report, "write_report", lambda root, *others: SimpleNamespace(page=root / "report.html"))
+
+
 @pytest.mark.parametrize(
     ("text", "name", "value"),
     [
@@ -166,6 +175,63 @@ def test_every_mistake_is_one_line_and_exit_code_2(
     assert words in err
     assert err.count("\n") == 1
     assert not Path("out").exists()
+
+
+@pytest.mark.usefixtures("pretended")
+def test_what_the_embedded_model_has_never_seen_is_said_once(scorer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path, out = tmp_path / "prompts.txt", str(tmp_path / "out")
+    path.write_text("a red dragon\na red cube\na dragon quaffing odd purplish broths unto dawn\n")
+    asked = ["evaluate", "--prompts", str(path), "--out", out, "--device", "cpu", "--quiet"]
+    assert main([*asked, "--steps", "2", "--scorer", scorer]) == 0
+    assert capsys.readouterr().err == (
+        '2 of 3 prompts hold words that the embedded model has never seen ("dragon", "quaffing", "odd", "purplish", "broths",'
+        " ...): expect a guess there.\n"
+    )
+
+
+@pytest.mark.usefixtures("pretended")
+def test_the_memory_is_foretold(
+    prompts: str, scorer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(beforehand, "memory_foretold", lambda settings: f"about {settings.resolution} GB")
+    asked = ["evaluate", "--prompts", prompts, "--out", str(tmp_path / "out"), "--device", "cpu", "--quiet"]
+    assert main([*asked, "--steps", "2", "--scorer", scorer]) == 0
+    assert capsys.readouterr().err == "Each run needs about 64 GB.\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--prior", "no such"], "is no file, no folder, no Hub id"),
+        (["--prior", "empty"], "'empty' is no model in the layout of diffusers"),
+        (["--set", "lora=no such"], "with a LoRA"),
+        (["--set", "embedding=no such"], "with a textual inversion"),
+    ],
+)
+def test_a_missing_prior_is_found_before_there_is_a_folder(
+    options: list[str],
+    words: str,
+    prompts: str,
+    scorer: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    assert main(["evaluate", "--prompts", prompts, "--out", "out", "--scorer", scorer, "--device", "cpu", *options]) == 2
+    told = capsys.readouterr().err
+    assert words in told
+    assert told.count("\n") == 1
+    assert not Path("out").exists()
+
+
+@pytest.mark.usefixtures("pretended")
+def test_a_folder_goes_on_with_a_step_count_that_changes_the_learning_rate(prompts: str, scorer: str, tmp_path: Path):
+    asked = ["evaluate", "--prompts", prompts, "--out", str(tmp_path / "out"), "--device", "cpu", "--quiet"]
+    asked += ["--scorer", scorer, "--set", "objective=csd"]
+    assert main([*asked, "--steps", "200"]) == 0
+    assert main([*asked, "--steps", "400"]) == 0
 
 
 def test_a_folder_of_other_settings_is_one_line(

@@ -1,5 +1,6 @@
 """The grid with work that is only pretended: what is done stays done, whatever interrupts; folders of others are refused."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ import torch
 from dreamtime.evaluation import grid
 from dreamtime.evaluation.grid import EvaluationError
 from dreamtime.presets import Settings, preset
+from dreamtime.toybox import WEIGHTS
 
 
 def plan(prompts: int = 2, seeds: int = 2, **common: object) -> list[Settings]:
@@ -223,12 +226,62 @@ def test_a_folder_of_other_settings_is_refused(tmp_path: Path):
 
 
 def test_a_folder_of_another_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Another one has taken the place of the embedded model."""
     grid.open_folder(tmp_path / "new", plan()[0])
-    (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / "model.safetensors").write_bytes(b"retrained")
-    monkeypatch.setattr(grid, "WEIGHTS", tmp_path / "weights")
+    (tmp_path / "models" / "toybox").mkdir(parents=True)
+    (tmp_path / "models" / "toybox" / "model.safetensors").write_bytes(b"retrained")
+    monkeypatch.setenv("DREAMTIME_MODEL_DIR", str(tmp_path / "models"))
     with pytest.raises(EvaluationError, match="weights is"):
         grid.open_folder(tmp_path / "new", plan()[0])
+
+
+def test_the_embedded_model_is_known_by_the_bytes_of_its_weights():
+    digest = hashlib.sha256()
+    for path in sorted(WEIGHTS.rglob("*.safetensors")):
+        digest.update(path.read_bytes())
+    assert grid.weights_of(plan()[0]) == digest.hexdigest()[:12]
+
+
+@pytest.mark.parametrize("setting", ["prior", "lora", "embedding"])
+@pytest.mark.parametrize("file", ["model.safetensors", "folder/unet/model.safetensors"])
+def test_whatever_lies_on_this_disk_is_known_by_its_bytes(tmp_path: Path, setting: str, file: str):
+    path = tmp_path / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source = tmp_path / "folder" if "folder" in file else path
+    cell = replace(plan()[0], **{"prior": "owner/model", setting: str(source)})
+    path.write_bytes(b"trained")
+    grid.open_folder(tmp_path / "new", cell)
+    grid.open_folder(tmp_path / "new", cell)
+    path.write_bytes(b"trained on")
+    with pytest.raises(EvaluationError, match="weights is"):
+        grid.open_folder(tmp_path / "new", cell)
+
+
+def test_what_only_the_hub_has_is_known_by_its_id():
+    assert grid.weights_of(replace(plan()[0], prior="owner/model", lora="owner/style")) == ""
+
+
+@pytest.mark.parametrize("objective", ["vsd", "csd", "nfsd", "asd", "sdi", "ism"])
+def test_a_folder_goes_on_with_other_numbers_of_steps(tmp_path: Path, objective: str):
+    """With these objectives the preset derives the learning rate from the steps."""
+    common = {"name": "standard", "device": "cpu", "objective": objective}
+    short, long = (grid.plan(["a red cube"], ["uniform"], [steps], 1, **common)[0] for steps in (100, 400))
+    assert short.learning_rate != long.learning_rate
+    derived = grid.derived_from_steps(**common)
+    assert derived == {"learning_rate"}
+    for cell in (short, long):
+        grid.open_folder(tmp_path / "new", cell, derived)
+    # Who names a learning rate means that one for all steps.
+    named = {**common, "learning_rate": short.learning_rate}
+    assert grid.derived_from_steps(**named) == set()
+    (cell,) = grid.plan(["a red cube"], ["uniform"], [100], 1, **named)
+    with pytest.raises(EvaluationError, match=r"learning_rate is 'by the steps' there and 0\.012 here"):
+        grid.open_folder(tmp_path / "new", cell, grid.derived_from_steps(**named))
+
+
+def test_other_objectives_derive_nothing_from_the_steps():
+    assert grid.derived_from_steps(name="draft", device="cpu") == set()
+    assert grid.derived_from_steps(name="high", device="cpu", prior="owner/model", objective="vsd") == set()
 
 
 def test_a_folder_with_something_else_is_refused(tmp_path: Path):
@@ -239,7 +292,8 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path):
         grid.open_folder(tmp_path / "thesis.tex", plan()[0])
 
 
-def test_a_damaged_folder_is_refused(tmp_path: Path):
-    (tmp_path / "settings.json").write_text("{")
+@pytest.mark.parametrize("content", ["", "{", "[1]", "3", "null"])
+def test_a_damaged_folder_is_refused(tmp_path: Path, content: str):
+    (tmp_path / "settings.json").write_text(content)
     with pytest.raises(EvaluationError, match="is damaged"):
         grid.open_folder(tmp_path, plan()[0])

@@ -19,12 +19,19 @@ def test_a_file_has_one_prompt_per_line(tmp_path: Path):
     assert prompts_of(source) == ["a corgi", "a red cube", "ein Würfel"]
 
 
+def test_the_mark_that_some_editors_begin_with_is_no_part_of_a_prompt(tmp_path: Path):
+    path = tmp_path / "prompts.txt"
+    path.write_bytes(b"\xef\xbb\xbf# x\na cat\n")
+    assert prompts_of(str(path)) == ["a cat"]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("", "prompts.txt holds no prompt"),
         ("# nothing\n\n", "prompts.txt holds no prompt"),
         ("a cat\na dog\n\na  cat\n", "'a cat' stands on lines 1 and 4 of prompts.txt"),
+        ("a cat\nA Cat\n", "'A Cat' stands on lines 1 and 2 of prompts.txt"),  # the same to CLIP
         ("a cat\n" + "x" * 401 + "\n", "Line 2 of prompts.txt: The prompt may have up to 400 characters"),
     ],
 )

@@ -144,6 +144,15 @@ def test_the_summary_in_markdown_is_a_table(written: Report):
     assert "| IoU | 0.075 (" in text
 
 
+def test_it_says_among_how_many_captions_was_looked(written: Report, told: dict):
+    """The red and the blue cube are one shape."""
+    assert told["candidates"] == {"r_color": 3, "r_geometry": 2}
+    for path in (written.page, written.page.parent / "summary.md"):
+        text = path.read_text(encoding="utf-8")
+        assert "R-Precision, colour, among 3 captions" in text
+        assert "R-Precision, geometry, among 2 captions" in text
+
+
 def test_one_schedule_and_free_text_alone_make_a_report(tmp_path: Path):
     cells = [cell for cell in plan(seeds=1) if cell.prompt == PROMPTS[2] and cell.schedule == "uniform"]
     for cell in cells:

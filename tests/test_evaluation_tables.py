@@ -1,18 +1,23 @@
 """What a scorer's vectors come to, with vectors whose answers are known; and tables of cells that were only pretended."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from pretended_evaluation import PROMPTS as PRETENDED
 from pretended_evaluation import fails, plan, pretend
+from safetensors.torch import save
 from tiny_scorer import write_tiny_scorer
 
-from dreamtime.evaluation import cells, grid, tables
+from dreamtime.evaluation import cells, grid, report, tables
+from dreamtime.evaluation.grid import EvaluationError
 from dreamtime.evaluation.scorers import Scorer, load_scorer
 from dreamtime.evaluation.tables import Features, Texts
 from dreamtime.evaluation.views import PREVIEWS, VIEWS
 
+DAMAGED = r"^The results in {} are damaged: delete that folder, and they are made again\.$"
 PROMPTS = ("a red cube", "a blue cube", "a blue robot", "a red cone next to a blue sphere", "a corgi on the moon")
 
 
@@ -65,6 +70,10 @@ def test_prompts_of_one_shape_share_their_geometry(texts: Texts):
 )
 def test_nothing_is_retrieved_from_one_caption_or_one_shape(prompts: list[str], asked: list[str]):
     assert tables.retrievals(prompts) == asked
+
+
+def test_the_shapes_are_fewer_than_the_captions():
+    assert tables.candidates(PROMPTS) == {"r_color": 5, "r_geometry": 4}
 
 
 def test_precision_is_the_share_of_views(texts: Texts):
@@ -167,6 +176,53 @@ def test_pictures_are_judged_once_per_scorer(pretended: Path, scorer: Scorer, mo
     assert torch.equal(first.color, again.color)
     assert first.color.shape == (VIEWS, 128)
     assert first.curve.shape == (2 * PREVIEWS, 128)
+
+
+FREE = PRETENDED[2]  # no truth is drawn for free text, which takes its time
+BAD_RESULTS = ["", "{", "3", "[1]", "{}", '{"failure": null, "measures": {}}', '{"failure": null, "measures": 1, "cost": {}}']
+DAMAGES = [
+    ("solid.safetensors", b""),
+    ("solid.safetensors", save({"other": torch.zeros(1)})),
+    ("solid.safetensors", None),
+    ("color.png", b"\x89PNG half"),
+    ("color.png", None),
+    ("curve.csv", b""),
+    ("curve.csv", b"step,iou\n1\n2\n"),
+    ("curve.csv", b"step,iou\n1,high\n2,0.2\n"),
+    ("curve.csv", b"step,iou\n1,0.1\n"),
+    ("curve.csv", None),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "judged_before"),
+    [
+        *(("result.json", text.encode(), False) for text in BAD_RESULTS),
+        *((name, content, before) for name, content in DAMAGES for before in (False, True)),
+        ("curve.png", b"half", False),  # afterwards, what it showed is kept
+    ],
+)
+def test_a_damaged_cell_is_one_sentence(tmp_path: Path, scorer: Scorer, name: str, content: bytes | None, judged_before: bool):
+    cell = next(cell for cell in plan() if cell.prompt == FREE)
+    folder = grid.folder_of(tmp_path, cell)
+    pretend(cell, folder)
+    if judged_before:
+        tables.kept_features(folder, scorer)
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    with pytest.raises(EvaluationError, match=DAMAGED.format(re.escape(str(folder)))):
+        report.write_report(tmp_path, [cell], scorer, {})
+
+
+@pytest.mark.parametrize("content", [b"", b"half", save({"color": torch.zeros(1, 1)})])
+def test_a_damaged_memory_of_what_was_seen_is_one_sentence(tmp_path: Path, scorer: Scorer, content: bytes):
+    pretend(plan()[0], tmp_path / "cell")
+    tables.kept_features(tmp_path / "cell", scorer)
+    (path,) = (tmp_path / "cell").glob("features-*.safetensors")
+    path.write_bytes(content)
+    with pytest.raises(EvaluationError, match=DAMAGED.format(re.escape(str(tmp_path / "cell")))):
+        tables.kept_features(tmp_path / "cell", scorer)
 
 
 def test_the_truth_is_judged_by_its_own_pictures(scorer: Scorer):

@@ -10,8 +10,10 @@ from fakes import GaussianPrior
 from test_distillation import gradient_of
 
 from dreamtime import distillation, objectives
+from dreamtime.assembly import asking_of
 from dreamtime.distillation import noise_variance
 from dreamtime.objectives import GUIDANCES, OBJECTIVES, Asking
+from dreamtime.presets import preset
 from dreamtime.prompts import FLAWS
 
 PRIOR = GaussianPrior(mean=torch.full((3, 8, 8), 0.2), deviation=0.5)
@@ -42,10 +44,23 @@ def test_every_objective_pulls_an_average_picture_towards_its_text(name: str, t:
     assert gradient.mean() < 0, "x must grow, and descent goes against the gradient"
 
 
+def test_asd_shifts_from_the_range_that_a_run_may_visit_not_from_what_its_schedule_does() -> None:
+    """At one fixed t it would otherwise be CSD."""
+    fixed = preset("draft", "cpu", prompt="a cat", objective="asd", schedule="fixed", fixed_t=600)
+    assert asking_of(fixed, PRIOR, Embed()).t_min == 20
+    assert asking_of(replace(fixed, t_min=100), PRIOR, Embed()).t_min == 100
+
+
 @pytest.mark.parametrize("guidance", GUIDANCES)
 def test_every_guidance_pulls_towards_the_text(guidance: str) -> None:
     objective = OBJECTIVES["sds"](asking(Embed(), guidance=guidance))
     assert gradient_of(objective, MEAN.repeat(50, 1, 1, 1), 500).mean() < 0
+
+
+def test_ism_finds_its_noise_without_any_text() -> None:
+    """At a guidance scale of 1 the negative prompt is nowhere in eps_hat; nor is it in the inversion."""
+    with_it, without = (gradient_of(OBJECTIVES["ism"](asking(Embed(), each, scale=1.0)), MEAN, 500) for each in ("round", ""))
+    torch.testing.assert_close(with_it, without)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES.keys() - {"vsd"})

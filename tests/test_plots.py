@@ -7,7 +7,7 @@ import torch
 from fakes import stable_diffusion_alphas_cumprod
 from PIL import Image
 
-from dreamtime.plots import loss_figure, loss_png, schedule_figure, schedule_png
+from dreamtime.plots import schedule_figure, schedule_png
 from dreamtime.timesteps import Timetable, fixed_table, uniform
 
 ABAR = stable_diffusion_alphas_cumprod()
@@ -49,13 +49,3 @@ def test_schedule_png_writes_a_picture_for_any_number_of_steps(steps: int, tmp_p
 def test_stages_outside_the_axis_are_left_out(m: float) -> None:
     right = schedule_figure(ABAR, falling(9), falling(9).low.tolist(), "custom", m, 125.0).axes[1]
     assert all(0 <= patch.get_y() < patch.get_y() + patch.get_height() <= 1000 for patch in right.patches)
-
-
-def test_the_smoothed_loss_keeps_a_constant_and_halves_nothing_at_the_ends(tmp_path: Path) -> None:
-    rows = [(i, 500, 3.0) for i in range(1, 101)]
-    raw, mean = loss_figure(rows).axes[0].lines
-    assert raw.get_ydata().tolist() == [3.0] * 100
-    assert mean.get_ydata().tolist() == pytest.approx([3.0] * 100)
-    loss_png(tmp_path / "loss.png", rows)
-    with Image.open(tmp_path / "loss.png") as picture:
-        assert picture.format == "PNG"

@@ -208,14 +208,26 @@ ORIENTATIONS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # from stored t
 }
 
 
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_exif_orientation_is_obeyed(orientation: int):
+def test_exif_orientation_is_obeyed(orientation: int, format: str):
     stored = np.random.default_rng(1).integers(0, 255, (20, 30, 3), dtype=np.uint8)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture = read_picture(encoded(Image.fromarray(stored), exif=exif))
+    picture = read_picture(encoded(Image.fromarray(stored), format, exif=exif))
     assert (np.asarray(picture.image)[..., :3] == ORIENTATIONS[orientation](stored)).all()
     assert picture.notes == (() if orientation == 1 else ("turned as its EXIF tag says",))
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_a_deep_tiff_is_turned_once(orientation: int):
+    """Pillow turns a TIFF as it loads it, before it is made shallower."""
+    stored = np.zeros((20, 30), np.uint16)
+    stored[:5, :5] = 65535
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = read_picture(encoded(Image.fromarray(stored), "TIFF", exif=exif))
+    assert (np.asarray(picture.image)[..., 0] == ORIENTATIONS[orientation](stored) // 257).all()
 
 
 def test_a_large_rotated_jpeg_stands_upright():

@@ -161,11 +161,17 @@ def test_options_reach_the_schedules_that_have_them() -> None:
         ({"objective": "ism", "weighting": "uniform"}, "brings its own w"),
         ({"objective": "vsd", "memory": "lowest"}, "memory 'lowest' takes apart"),
         ({"second_learning_rate": -1.0}, "learning rate of the second predictor"),
-        ({"s": 0.0}, "positive number, got 0"),
-        ({"s": float("nan")}, "positive number, got nan"),
+        ({"s": 0.0}, "positive number up to 1,000,000, got 0"),
+        ({"s": float("nan")}, "positive number up to 1,000,000, got nan"),
         ({"t_min": 900, "t_max": 100}, "t_min = 900, t_max = 100"),
         ({"guidance_scale": float("nan")}, "guidance scale must lie between 0 and 1000, got nan"),
         ({"views": 0}, "number of views"),
+        ({"elevation": -90.0}, "elevation must lie between -89 and 89, got -90"),
+        ({"rgb": 1e7}, "rgb must lie between 0 and 1000000"),
+        ({"doublings": 1, "early_views": (65,)}, "number of early views must lie between 1 and 64, got 65"),
+        ({"doublings": 2, "early_views": (4,)}, "one number of early views per doubling, 2, or none"),
+        ({"doublings": 4}, "resolution of the first steps"),
+        ({"distance": (3.0, 2.0)}, "The distance needs 1 <= low <= high <= 20, got 3 to 2"),
         ({"learning_rate": 0.0}, "learning rate"),
         ({"seed": -1}, "seed"),
         ({"albedo_share": 0.7, "textureless_share": 0.6}, "sum of the albedo and textureless shares"),
@@ -174,6 +180,29 @@ def test_options_reach_the_schedules_that_have_them() -> None:
 def test_nonsense_is_refused_in_a_sentence(change: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         replace(Settings("a red cube"), **change)
+
+
+@pytest.mark.parametrize("name", presets.RANGES)
+def test_a_range_has_both_its_ends_and_nothing_beyond(name: str) -> None:
+    plain = Settings("a red cube", albedo_share=0.0, resolution=128)
+    low, high = presets.RANGES[name]
+    kind = type(getattr(plain, name))
+    for end in (low, high):
+        if (name, end) not in (("s", 0), ("guidance_scale", 0)):  # which have sentences of their own
+            assert getattr(replace(plain, **{name: kind(end)}), name) == end
+    for beyond in (low - 1, high + 1):
+        with pytest.raises(ValueError):
+            replace(plain, **{name: kind(beyond)})
+
+
+def test_what_does_not_shape_a_schedule_is_refused_by_the_name_that_it_has_there() -> None:
+    presets.check_effect("uniform", ["t_min", "steps", "seed"])
+    with pytest.raises(ValueError, match=r"^The schedule 'uniform' has no m: it takes t_min, t_max\.$"):
+        presets.check_effect("uniform", ["s", "m", "t_min"])
+    with pytest.raises(ValueError, match=r"^The schedule 'fixed' has no <table>: it takes <fixed_t>\.$"):
+        presets.check_effect("fixed", ["table"], "<{}>".format)
+    with pytest.raises(ValueError, match="Unknown schedule 'cosine'"):
+        presets.check_effect("cosine", [])
 
 
 def test_advice_names_what_was_likely_meant(monkeypatch) -> None:
@@ -231,7 +260,7 @@ def test_a_prior_that_vsd_cannot_learn_in_is_refused_when_the_run_is_described(p
     assert preset("draft", "cpu", prior, prompt="a cat", objective="asd").prior == prior
 
 
-@pytest.mark.parametrize("objective", ["csd", "nfsd", "sdi", "ism"])
+@pytest.mark.parametrize("objective", ["csd", "nfsd", "sdi"])
 def test_some_objectives_ask_about_the_negative_prompt_at_any_scale(objective: str) -> None:
     scale = 1.5 if objective == "csd" else 1.0
     made = preset("draft", "cpu", prompt="a cat", objective=objective, guidance_scale=scale, negative_prompt="a dog")

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -345,7 +346,7 @@ def test_a_full_disk_is_one_sentence_and_spares_the_last_checkpoint(tiny, tmp_pa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(runs, "save_checkpoint", full)
-    with pytest.raises(RunError, match="disk is full"):
+    with pytest.raises(RunError, match="disk is full: free some space, then resume; everything saved before is kept"):
         list(runs.work(run))
     monkeypatch.undo()
     assert runs.steps_done(run) == 1
@@ -384,17 +385,88 @@ def test_file_names_are_plain(prompt: str, name: str) -> None:
 
 
 def test_sweep_takes_only_old_idle_runs(tiny, tmp_path) -> None:
-    old, busy = runs.create_run(tmp_path, tiny), runs.create_run(tmp_path, tiny)
+    old, busy, between, mesh = (runs.create_run(tmp_path, tiny) for _ in range(4))
     other = tmp_path / "not-a-run"
     other.mkdir()
     frames = runs.work(busy)
     next(frames)
-    assert runs.sweep(tmp_path, older_than=3600.0) == 0
-    assert runs.sweep(tmp_path, older_than=-1.0) == 1
+    with runs.attended(between), runs.holding(mesh, runs.MESH):
+        assert runs.sweep(tmp_path, older_than=3600.0) == 0
+        assert runs.sweep(tmp_path, older_than=-1.0) == 1
     assert not old.folder.exists()
-    assert busy.folder.exists()
+    assert all(run.folder.exists() for run in (busy, between, mesh))
     assert other.exists()
     frames.close()
+
+
+def test_a_run_that_nobody_works_on_cannot_be_stopped(tiny, tmp_path) -> None:
+    run = runs.create_run(tmp_path, tiny)
+    with pytest.raises(RunError, match=r"^Nobody works on this run: resume goes on with it\.$"):
+        runs.request_stop(run)
+    assert not runs.stop_requested(run)
+
+
+def test_a_run_can_be_stopped_before_its_first_sitting_and_between_two(tiny, tmp_path) -> None:
+    run = runs.create_run(tmp_path, tiny)
+    with runs.attended(run):
+        runs.request_stop(run)
+        assert [frame.step for frame in runs.work(run)] == [1]
+        with pytest.raises(RunError, match="being worked on already"):
+            runs.clear_stop(run)
+    assert runs.stop_requested(run), "a refused resume leaves it"
+    runs.clear_stop(run)
+    assert not runs.goes_on(run)
+
+
+def test_what_one_thread_holds_another_may_let_go(tiny, tmp_path) -> None:
+    """A page's generator is taken a step further by whichever thread is free."""
+    run, held, done = runs.create_run(tmp_path, tiny), threading.Event(), threading.Event()
+    lock = runs.lock_of(run.folder, runs.ATTENDED)
+
+    def hold() -> None:
+        lock.acquire()
+        held.set()
+        done.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(30)
+    assert runs.goes_on(run)
+    lock.release()
+    assert not runs.goes_on(run)
+    done.set()
+    thread.join()
+
+
+def test_a_mesh_is_made_by_one_at_a_time(tiny, tmp_path, monkeypatch) -> None:
+    run = runs.create_run(tmp_path, tiny)
+    list(runs.work(run, seconds=0.0))
+    written = []
+
+    def write_results(run: runs.Run, scene: object, steps: int, seconds: float) -> None:
+        written.append(runs.mesh_is_made(run))
+
+    monkeypatch.setattr(runs, "write_results", write_results)
+    monkeypatch.setattr(runs, "delivered", lambda run: runs.Result(1, {}, {}, ()))
+    assert runs.deliver(run).steps == 1
+    assert written == [True]
+    assert not runs.mesh_is_made(run)
+
+
+@pytest.mark.parametrize("what", ["write_atomically", "save_reference"])
+def test_a_full_disk_leaves_no_run_that_is_none(what: str, tmp_path, monkeypatch) -> None:
+    write_stand_in(tmp_path / "models")
+    monkeypatch.setenv("DREAMTIME_MODEL_DIR", str(tmp_path / "models"))
+    reference = preprocess.process(photograph(tmp_path / "ball.png"), 32)
+
+    def full(path: Path, *args: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(runs, what, full)
+    with pytest.raises(RunError, match=r"^The disk is full: free some space\.$"):
+        runs.create_run(tmp_path / "runs", image_preset("draft", "cpu"), reference)
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_a_root_that_cannot_be_written_is_one_sentence(tiny, tmp_path: Path) -> None:

@@ -179,9 +179,10 @@ def test_zero_terminal_snr_is_tamed_by_the_range_and_refused_without_it() -> Non
     [
         (lambda: timesteps.time_prioritized(ABAR, 0), "between 1 and 1,000,000 steps, got 0"),
         (lambda: timesteps.uniform(ABAR, 10**9), "got 1,000,000,000"),
-        (lambda: timesteps.time_prioritized(ABAR, 10, s=0.0), "positive number, got 0"),
-        (lambda: timesteps.time_prioritized(ABAR, 10, s=float("nan")), "positive number, got nan"),
-        (lambda: timesteps.time_prioritized(ABAR, 10, m=float("inf")), "finite number, got inf"),
+        (lambda: timesteps.time_prioritized(ABAR, 10, s=0.0), "positive number up to 1,000,000, got 0"),
+        (lambda: timesteps.time_prioritized(ABAR, 10, s=float("nan")), "positive number up to 1,000,000, got nan"),
+        (lambda: timesteps.time_prioritized(ABAR, 10, m=float("inf")), "within ±1,000,000, got inf"),
+        (lambda: timesteps.time_prioritized(ABAR, 10, s=1e200), r"positive number up to 1,000,000, got 1e\+200"),
         (lambda: timesteps.linear(ABAR, 10, 980, 20), "t_min = 980, t_max = 20"),
         (lambda: timesteps.linear(ABAR, 10, 20, 1000), "t_max < 1000"),
         (lambda: timesteps.linear(ABAR, 10, -1, 500), "t_min = -1"),

@@ -8,11 +8,12 @@ from torch import Generator
 
 from dreamtime.cameras import CameraRange, orbit, rays_from_cameras, sample_cameras
 from dreamtime.prompts import VIEWS, views_of
+from dreamtime.shading import headlight
 from dreamtime.toybox.kinds import KINDS
 from dreamtime.toybox.novel_views import draw_novel_views
-from dreamtime.toybox.pictures import AT_ONCE, contact_sheet, draw_pictures, render, sphere_trace
-from dreamtime.toybox.portraits import draw
-from dreamtime.toybox.world import COLORS, Object, Thing, object_of
+from dreamtime.toybox.pictures import AT_ONCE, Plaster, contact_sheet, draw_pictures, render, sphere_trace
+from dreamtime.toybox.portraits import draw, three_ways
+from dreamtime.toybox.world import COLORS, Object, Thing, object_of, words_of
 from dreamtime.types import Cameras, Light, Rays
 
 RED = torch.tensor(COLORS["red"])
@@ -130,15 +131,38 @@ def test_the_cameras_are_those_that_the_pictures_were_taken_with(
 ):
     seen: list[tuple[Object, list[float]]] = []
 
-    def spy(objects: list[Object], cameras: Cameras, lights: Light, background: torch.Tensor):
+    def spy(looks: list[Object | Plaster], cameras: Cameras, lights: Light, background: torch.Tensor):
+        objects = [look.what if isinstance(look, Plaster) else look for look in looks]
         assert len({what.shape for what in objects}) == 1
         seen.extend(zip(objects, cameras.positions.tolist(), strict=True))
-        return render(objects, cameras, lights, background)
+        return render(looks, cameras, lights, background)
 
     monkeypatch.setattr("dreamtime.toybox.pictures.render", spy)
     pictures = draw_pictures(16, generator(6), resolution=8)
     said = list(zip(pictures.objects, pictures.cameras.positions.tolist(), strict=True))
     assert sorted(seen, key=str) == sorted(said, key=str)
+
+
+def test_some_pictures_show_shape_and_light_alone_and_their_captions_name_no_colour(
+    monkeypatch: pytest.MonkeyPatch, generator: Callable[[int], Generator]
+):
+    """As our textureless shading has it: the same light on white."""
+    monkeypatch.setattr("dreamtime.toybox.pictures.PLASTER_SHARE", 0.5)
+    pictures = draw_pictures(40, generator(3), resolution=24)
+    colorful = [len({*COLORS[what.things[0].color]}) > 1 for what in pictures.objects]
+    white = [bool((image.amax(-1).int() - image.amin(-1).int()).max() <= 1) for image in pictures.images]
+    told = [not set(COLORS) & set(words_of(caption)) for caption in pictures.captions]
+    bare = [without for each, without, vivid in zip(white, told, colorful, strict=True) if each and vivid]
+    assert 8 < len(bare) < sum(colorful) - 8
+    assert all(bare)
+
+
+def test_plaster_is_shaded_as_our_own_textureless_renders_are():
+    cameras = orbit(*(torch.tensor([x]) for x in (0.3, 0.5, DISTANCE, FOV)), 32, 32)
+    cube, white = Thing("cube", "red"), torch.ones(1, 3)
+    image, _ = render([Plaster(cube)], cameras, headlight(cameras), white)
+    _, _, bare = three_ways([cube], cameras, headlight(cameras), white)
+    assert (image - bare).abs().max() < 0.02
 
 
 def test_the_same_seed_draws_the_same_pictures(generator: Callable[[int], Generator]):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Generator
 
 from dreamtime.cameras import sample_cameras
-from dreamtime.prompts import VIEWS
+from dreamtime.prompts import VIEWS, View
 from dreamtime.toybox import models, train, training
 from dreamtime.toybox.kinds import KINDS, SOLIDS
 from dreamtime.toybox.known import Known, read_known
@@ -165,10 +165,10 @@ def test_a_training_on_solids_sees_them_alone_and_says_so(tmp_path: Path, monkey
     shown: list[str] = []
     train_denoiser = train.train_denoiser
 
-    def spy(latents: torch.Tensor, captions: list[str], poses: torch.Tensor, *others: Any):
-        assert len(latents) == len(captions) == len(poses)
-        shown.extend(captions)
-        return train_denoiser(latents, captions, poses, *others)
+    def spy(latents: torch.Tensor, worded: list[str], views: list[View], poses: torch.Tensor, *others: Any):
+        assert len(latents) == len(worded) == len(views) == len(poses)
+        shown.extend(worded)
+        return train_denoiser(latents, worded, views, poses, *others)
 
     monkeypatch.setattr(train, "sample_sheet", NO_SAMPLES)
     monkeypatch.setattr(train, "train_denoiser", spy)
@@ -232,6 +232,16 @@ def test_a_distraction_is_one_more_word_of_letters(generator: Callable[[int], Ge
         assert 3 <= len(words[place]) <= 8
         places.add(place)
     assert places == {0, 1, 2, 3, 4}
+
+
+def test_captions_leave_out_the_view_or_everything_as_often_as_said(generator: Callable[[int], Generator]):
+    draw = generator(1)
+    captions = [train.caption_of("a red cube", "side", draw) for _ in range(4000)]
+    told = [caption for caption in captions if caption]
+    viewless = [caption for caption in told if "side" not in caption]
+    assert captions.count("") / len(captions) == pytest.approx(train.CAPTION_DROPOUT, abs=0.02)
+    assert len(viewless) / len(told) == pytest.approx(train.VIEW_DROPOUT, abs=0.03)
+    assert {"a red cube", "a red cube, side view"} < set(told)
 
 
 def test_every_word_of_a_caption_is_one_token(generator: Callable[[int], Generator]):

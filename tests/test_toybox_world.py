@@ -8,6 +8,7 @@ import trimesh
 from torch import Generator
 
 from dreamtime.toybox.kinds import BOUNDING_RADIUS, KINDS, SOLIDS
+from dreamtime.toybox.meanings import Description
 from dreamtime.toybox.world import (
     COLORS,
     PAIR_SCALE,
@@ -23,6 +24,7 @@ from dreamtime.toybox.world import (
     object_of,
     random_caption,
     random_object,
+    twin,
     two_colored_things,
     vocabulary,
     words_of,
@@ -138,6 +140,8 @@ def test_training_draws_everything_but_what_is_held_out(generator: Callable[[int
     draw = generator(0)
     objects = [random_object(draw) for _ in range(1500)]
     assert not any(map(held_out, objects))
+    looks_of_test_set = {Description(what).slots for what in held_out_objects(100)}
+    assert not looks_of_test_set & {Description(what).slots for what in objects}, "the same under another name counts, too"
     assert {thing.kind for what in objects for thing in what.things} == set(KINDS)
     pairs = [what for what in objects if isinstance(what, Pair)]
     assert 0.14 < len(pairs) / len(objects) < 0.22
@@ -145,6 +149,25 @@ def test_training_draws_everything_but_what_is_held_out(generator: Callable[[int
     alone = [what for what in objects if isinstance(what, Thing)]
     assert 0.3 < sum(what.kind in SOLIDS for what in alone) / len(objects) < 0.4
     assert 0.09 < sum(what.accent is not None for what in alone) / len(objects) < 0.15
+
+
+@pytest.mark.parametrize(
+    ("what", "same"),
+    [
+        (Pair(RED_CUBE, "next to", GREEN_CONE), Pair(GREEN_CONE, "next to", RED_CUBE)),
+        (Pair(RED_CUBE, "on top of", GREEN_CONE), None),
+        (Thing("snowman", "white"), Thing("snowman", "white", "black")),
+        (Thing("snowman", "white", "black"), Thing("snowman", "white")),
+        (Thing("snowman", "white", "blue"), None),
+        (RED_CUBE, None),
+    ],
+)
+def test_a_twin_looks_the_same_under_another_name(what: Object, same: Object | None) -> None:
+    assert twin(what) == (same or what)
+    points = torch.randn(2000, 3, generator=Generator().manual_seed(0)) * 0.5
+    turned = points * torch.tensor([-1.0, -1.0, 1.0]) if isinstance(what, Pair) and same else points
+    torch.testing.assert_close(twin(what).distance(turned), what.distance(points))
+    assert (twin(what).albedo(turned) == what.albedo(points)).all(dim=-1).float().mean() > 0.99
 
 
 def test_random_captions_name_the_object_or_leave_its_colour_open(generator: Callable[[int], Generator]) -> None:

@@ -1,5 +1,6 @@
 """The asset as it is exported, seen from all sides; videos that every browser plays."""
 
+import errno
 import math
 import re
 import subprocess
@@ -105,6 +106,14 @@ def test_a_video_that_cannot_be_written_says_so_and_leaves_nothing(tmp_path: Pat
     with pytest.raises(OSError, match=r"The video a\.nonsense could not be written: .*nonsense"):
         turntable.write_video(tmp_path / "a.nonsense", [frame], 30)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_meanwhile_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    said = b"[out#0/mp4 @ 0x1] Error writing trailer: No space left on device\nConversion failed!\n"
+    monkeypatch.setattr(turntable.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1, b"", said))
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        turntable.write_video(tmp_path / "a.mp4", [torch.zeros(4, 4, 3, dtype=torch.uint8)], 30)
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_odd_sizes_are_refused(tmp_path: Path):

@@ -12,6 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,10 @@ CELL = ("prompt", "schedule", "steps", "seed")
 
 GLANCES = 20  # times that a run is looked at on its way
 GLANCE_GRID = cylinder_grid(40)
+
+
+class EvaluationError(ValueError):
+    """What went wrong with an evaluation, in one sentence for the person who started it."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,8 @@ def measured(mesh: Mesh, what: Object | None) -> dict[str, Any]:
 def measure(settings: Settings, folder: Path) -> None:
     """Run, look, extract, measure, and write it all down."""
     folder.mkdir(parents=True, exist_ok=True)
+    if settings.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # the runs before in this process have theirs
     what, cost, seen = truth_of(settings.prompt), Cost(), list[Glance]()
     result: dict[str, Any] = {name: getattr(settings, name) for name in CELL}
     dream = text_to_3d.text_to_3d(settings)
@@ -159,6 +166,20 @@ def measure(settings: Settings, folder: Path) -> None:
 # -- to files and back
 
 
+def damaged(folder: Path) -> EvaluationError:
+    """What to say of a cell whose files are not as they were written."""
+    return EvaluationError(f"The results in {folder} are damaged: delete that folder, and they are made again.")
+
+
+@contextmanager
+def intact(folder: Path) -> Iterator[None]:
+    """Whatever fails inside, where a cell's files are read and nothing else is done, raises `EvaluationError`."""
+    try:
+        yield
+    except Exception as error:  # there is no end to what readers raise of damaged files
+        raise damaged(folder) from error
+
+
 def sheet(rows: Sequence[Float[Tensor, "B H W 3"]]) -> Image.Image:
     """Pictures side by side, rows below each other."""
     return Image.fromarray(as_bytes(torch.cat([torch.cat(list(row), dim=1) for row in rows])[None])[0].numpy())
@@ -179,14 +200,16 @@ def write_pictures(folder: Path, portrait: Portrait, solid: Solid) -> None:
 
 
 def read_portrait(folder: Path) -> Portrait:
-    """The inverse of `write_pictures`, up to rounding to bytes."""
-    return Portrait(*(pictures_of(folder / name, RESOLUTION) for name in ("color.png", "bare.png")))
+    """The inverse of `write_pictures`, up to rounding to bytes; raises `EvaluationError`."""
+    with intact(folder):
+        return Portrait(*(pictures_of(folder / name, RESOLUTION) for name in ("color.png", "bare.png")))
 
 
 def read_solid(folder: Path) -> Solid:
-    """The result's inside on the grid of glances."""
-    bits = np.unpackbits(load_file(folder / "solid.safetensors")["solid"].numpy(), count=math.prod(GLANCE_GRID.shape))
-    return Solid(GLANCE_GRID, torch.from_numpy(bits.astype(bool)).view(GLANCE_GRID.shape))
+    """The result's inside on the grid of glances; raises `EvaluationError`."""
+    with intact(folder):
+        bits = np.unpackbits(load_file(folder / "solid.safetensors")["solid"].numpy(), count=math.prod(GLANCE_GRID.shape))
+        return Solid(GLANCE_GRID, torch.from_numpy(bits.astype(bool)).view(GLANCE_GRID.shape))
 
 
 def write_curve(folder: Path, seen: Sequence[Glance]) -> None:
@@ -198,10 +221,11 @@ def write_curve(folder: Path, seen: Sequence[Glance]) -> None:
 
 
 def read_curve(folder: Path) -> list[Glance]:
-    """The inverse of `write_curve`."""
-    with (folder / "curve.csv").open(newline="") as file:
-        rows = [(int(row["step"]), float(row["iou"])) for row in csv.DictReader(file)]
-    if not rows:
-        return []
-    views = pictures_of(folder / "curve.png", PREVIEW_RESOLUTION).split(PREVIEWS)
-    return [Glance(step, iou, images) for (step, iou), images in zip(rows, views, strict=True)]
+    """The inverse of `write_curve`; raises `EvaluationError`."""
+    with intact(folder):
+        with (folder / "curve.csv").open(newline="") as file:
+            rows = [(int(row["step"]), float(row["iou"])) for row in csv.DictReader(file)]
+        if not rows:
+            return []
+        views = pictures_of(folder / "curve.png", PREVIEW_RESOLUTION).split(PREVIEWS)
+        return [Glance(step, iou, images) for (step, iou), images in zip(rows, views, strict=True)]

@@ -3,7 +3,7 @@
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -11,11 +11,14 @@ from typing import Any, Literal, get_args, get_origin
 
 from tqdm import tqdm
 
+from dreamtime import beforehand
 from dreamtime.evaluation import SCORERS
 from dreamtime.evaluation.prompt_sets import TOYBOX, prompts_of
-from dreamtime.presets import SCHEDULES, Settings
+from dreamtime.presets import SCHEDULES, Settings, resolve_device, resolve_prior
+from dreamtime.toybox.known import unknown_words
 
 VARIED = {"prompt", "schedule", "steps", "seed", "prior", "device"}  # have options of their own
+QUOTED = 5  # words at most that are said to be unknown
 
 
 def comma_separated(text: str) -> list[str]:
@@ -107,17 +110,41 @@ def run_left(root: Path, planned: Sequence[Settings], workers: int, quiet: bool)
             bar.set_postfix_str(f"run {number} of {len(planned)}")
 
 
-def evaluate(arguments: argparse.Namespace) -> Path:
-    """Do what is not done yet, judge, and write the report; where its page lies. Raises ValueError."""
+def known_before(planned: Sequence[Settings]) -> Iterator[str]:
+    """What to know before the first run: the memory of each, and which words the embedded model has never seen."""
+    if foretold := beforehand.memory_foretold(planned[0]):
+        yield f"Each run needs {foretold}."
+    prompts = list(dict.fromkeys(cell.prompt for cell in planned)) if planned[0].prior == "toybox" else []
+    if unknown := list(filter(None, map(unknown_words, prompts))):
+        words = list(dict.fromkeys(word for each in unknown for word in each))
+        quoted = ", ".join([f'"{word}"' for word in words[:QUOTED]] + ["..."] * (len(words) > QUOTED))
+        hold = "holds" if len(unknown) == 1 else "hold"
+        yield (
+            f"{len(unknown)} of {len(prompts)} prompts {hold} words that the embedded model has never seen ({quoted}): expect a"
+            " guess there."
+        )
+
+
+def evaluate(arguments: argparse.Namespace, tell: Callable[[str], object]) -> Path:
+    """Do what is not done yet, judge, and write the report; where its page lies. Raises ValueError.
+
+    `tell` is given each line to read before the first run.
+    """
     prompts = prompts_of(arguments.prompts)
     # Imported late: transformers takes seconds, and mistakes in the options should not wait for it.
     from dreamtime.evaluation import grid, report, scorers
 
-    common = {"name": arguments.preset, "device": arguments.device, "prior": arguments.prior, **dict(arguments.set)}
+    device = resolve_device(arguments.device)
+    prior, _ = resolve_prior(arguments.prior, device)
+    common = {"name": arguments.preset, "device": device, "prior": prior, **dict(arguments.set)}
     planned = grid.plan(prompts, arguments.schedules, arguments.steps or [None], arguments.seeds, **common)
     workers = grid.checked_workers(arguments.workers, planned[0].device)
+    beforehand.check_ingredients(planned[0])
     scorer = scorers.load_scorer(arguments.scorer, planned[0].device)
-    grid.open_folder(arguments.out, planned[0])
+    lines = list(known_before(planned))
+    grid.open_folder(arguments.out, planned[0], grid.derived_from_steps(**common))
+    for line in lines:
+        tell(line)
     run_left(arguments.out, planned, workers, arguments.quiet)
     made = {"made by": command_line(arguments), "on": f"{datetime.now(timezone.utc):%Y-%m-%d}", "judge": scorer.name}
     return report.write_report(arguments.out, planned, scorer, made).page

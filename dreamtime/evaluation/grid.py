@@ -13,7 +13,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -24,18 +24,15 @@ from typing import Any
 import torch
 
 from dreamtime.checkpoints import write_atomically
-from dreamtime.evaluation.cells import CELL
+from dreamtime.evaluation.cells import CELL, EvaluationError
 from dreamtime.presets import Settings, preset, settings_to_dict
-from dreamtime.toybox import WEIGHTS
+from dreamtime.priors.folders import PICKLES
+from dreamtime.priors.hub import on_this_disk, places_of
 
 Work = Callable[[Settings, Path], None]
 """What is done for a cell: its settings, and the folder that holds a `result.json` afterwards."""
 
 FORMAT = 1  # of a cell's files
-
-
-class EvaluationError(ValueError):
-    """What went wrong with an evaluation, in one sentence for the person who started it."""
 
 
 def plan(
@@ -57,6 +54,12 @@ def plan(
     return cells
 
 
+def derived_from_steps(**common: Any) -> set[str]:
+    """The settings in which cells differ only because their presets derive them from the steps; `common` is as in `plan`."""
+    few, many = (settings_to_dict(preset(**common | {"prompt": "a red cube", "steps": steps})) for steps in (1, 10_000))
+    return {name for name in few if few[name] != many[name]} - {"steps"}
+
+
 def folder_of(root: Path, cell: Settings) -> Path:
     """Where a cell's results lie: a readable name, told apart from similar prompts by a digest."""
     words = re.sub(r"[^a-z0-9]+", "-", cell.prompt.lower()).strip("-")[:40]
@@ -68,25 +71,42 @@ def is_done(root: Path, cell: Settings) -> bool:
     return (folder_of(root, cell) / "result.json").is_file()
 
 
+def weight_files(source: str) -> list[Path]:
+    """The files on this disk with the weights of a model or of an addition to one; none for what only the Hub has."""
+    path = next(filter(None, map(on_this_disk, places_of(source))), None)
+    if path is None or path.is_file():
+        return [path] if path else []
+    return sorted(file for file in path.rglob("*") if file.suffix in (".safetensors", *PICKLES))
+
+
 def weights_of(cell: Settings) -> str:
-    """Which embedded model runs, by its weights; empty for other priors, whose ids say it."""
+    """Which models run, by their weights on this disk; empty where there are none, and ids of the Hub say it."""
     digest = hashlib.sha256()
-    files = sorted(WEIGHTS.rglob("*.safetensors")) if cell.prior == "toybox" else []
+    sources = filter(None, (cell.prior, cell.text_prior, cell.lora, cell.embedding))
+    files = [path for source in sources for path in weight_files(source)]
     for path in files:
-        digest.update(path.read_bytes())
+        with path.open("rb") as file:
+            while part := file.read(2**24):
+                digest.update(part)
     return digest.hexdigest()[:12] if files else ""
 
 
-def open_folder(root: Path, cell: Settings) -> None:
-    """Make the folder one of cells with these settings; raises `EvaluationError` if it is one of others already."""
+def open_folder(root: Path, cell: Settings, derived: Collection[str] = ()) -> None:
+    """Make the folder one of cells with these settings; raises `EvaluationError` if it is one of others already.
+
+    Of the `derived` settings, which differ with a cell's steps, it is only said that they do.
+    """
     common = {name: value for name, value in settings_to_dict(cell).items() if name not in CELL}
+    common |= dict.fromkeys(derived, "by the steps")
     common = json.loads(json.dumps(common | {"weights": weights_of(cell), "format": FORMAT}))
     path = root / "settings.json"
     if path.is_file():
         try:
-            found = dict(json.loads(path.read_text(encoding="utf-8")))
-        except ValueError as error:
-            raise EvaluationError(f"The file {path} is damaged: choose another folder.") from error
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise EvaluationError(f"The file {path} is damaged: choose another folder.")
         for name in sorted(common.keys() | found.keys()):
             if common.get(name) != found.get(name):
                 said = f"{name} is {found.get(name)!r} there and {common.get(name)!r} here"

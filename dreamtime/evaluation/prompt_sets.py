@@ -63,13 +63,13 @@ def prompts_of(source: str) -> list[str]:
 
 
 def prompts_of_file(path: Path) -> list[str]:
-    """One prompt per line; raises ValueError."""
+    """One prompt per line; raises ValueError. Those that differ in capital letters alone are the same to CLIP, and so here."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # without the mark that some editors begin a file with
     except (OSError, UnicodeDecodeError) as error:
         expected = f"a text file with a prompt per line, or {' or '.join(TOYBOX)}"
         raise ValueError(f"The prompts {str(path)!r} cannot be read: expected {expected}.") from error
-    first_line: dict[str, int] = {}
+    prompts, first_line = list[str](), dict[str, int]()
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -77,9 +77,9 @@ def prompts_of_file(path: Path) -> list[str]:
             prompt = checked_prompt(line)
         except ValueError as error:
             raise ValueError(f"Line {number} of {path.name}: {error}") from error
-        if prompt in first_line:
-            raise ValueError(f"The prompt {prompt!r} stands on lines {first_line[prompt]} and {number} of {path.name}.")
-        first_line[prompt] = number
-    if not first_line:
+        if (first := first_line.setdefault(prompt.casefold(), number)) != number:
+            raise ValueError(f"The prompt {prompt!r} stands on lines {first} and {number} of {path.name}.")
+        prompts.append(prompt)
+    if not prompts:
         raise ValueError(f"The file {path.name} holds no prompt: expected one per line.")
-    return list(first_line)
+    return prompts

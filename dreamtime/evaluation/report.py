@@ -81,6 +81,12 @@ def ratio_sentence(ratio: Mapping[str, Any]) -> str:
     return f"{ratio['schedule']} needs {ratio['value']:.2f} times as many steps for {reached}{interval}."
 
 
+def label_of(name: str, summary: Mapping[str, Any]) -> str:
+    """A measure as people read it; of a retrieval, among how many captions."""
+    count = summary["candidates"].get(name)
+    return f"{MEASURES[name].label}, among {count} captions" if count else MEASURES[name].label
+
+
 def table_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Column titles, and a row per measure: its value for every schedule and length, and for the truth."""
     rows, truth = summary["rows"], summary["truth"]
@@ -91,7 +97,7 @@ def table_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
             continue
         cells = [interval_text(name, row["measures"].get(name)) for row in rows]
         cells += [shown(measure, truth[name]) if name in truth else ""] if truth else []
-        lines.append([measure.label, *cells])
+        lines.append([label_of(name, summary), *cells])
     return titles, lines
 
 
@@ -111,7 +117,7 @@ def difference_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[st
     titles = ["", *(f"{row['reference']} less {row['schedule']}, {row['steps']}" for row in versus)]
     names = [name for name in MEASURES if any(name in row["measures"] for row in versus)]
     return titles, [
-        [MEASURES[name].label, *(interval_text(name, row["measures"].get(name), signed=True) for row in versus)]
+        [label_of(name, summary), *(interval_text(name, row["measures"].get(name), signed=True) for row in versus)]
         for name in names
     ]
 
@@ -119,7 +125,7 @@ def difference_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[st
 def group_rows(summary: Mapping[str, Any], names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """The main measures by sort of prompt."""
     names = [name for name in names if any(name in row["measures"] for row in summary["groups"])]
-    titles = ["prompts", "schedule, steps", *(MEASURES[name].label for name in names)]
+    titles = ["prompts", "schedule, steps", *(label_of(name, summary) for name in names)]
     lines = []
     for row in summary["groups"]:
         values = [shown(MEASURES[n], row["measures"][n]) if n in row["measures"] else "" for n in names]
@@ -198,7 +204,7 @@ def write_report(root: Path, cells: Sequence[Settings], scorer: Scorer, made: Ma
     curves = tables.curves_table(root, cells, scorer, texts)
     diversity = tables.diversity_table(root, cells, scorer)
     truth = tables.truth_table(texts, scorer)
-    summary = summarised(results, curves, diversity, truth)
+    summary = {**summarised(results, curves, diversity, truth), "candidates": tables.candidates(prompts)}
     report = Report(root / "report.html", root / "results.csv", root / "curves.csv", root / "summary.json")
     results.to_csv(report.results, index=False)
     curves.to_csv(report.curves, index=False)

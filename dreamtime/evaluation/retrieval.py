@@ -23,11 +23,6 @@ def retrieved(similarity: Float[Tensor, "B P"], truth: Int[Tensor, " B"]) -> Boo
     return own[:, 0] > others
 
 
-def r_precision(similarity: Float[Tensor, "B P"], truth: Int[Tensor, " B"]) -> float:
-    """The share of pictures that retrieve their own caption."""
-    return retrieved(similarity, truth).double().mean().item()
-
-
 def arc_of(views: Bool[Tensor, " V"]) -> float:
     """Degrees of the smallest arc that holds all chosen views, of V evenly around an object; 0 where one or none is chosen."""
     chosen = views.nonzero()[:, 0].tolist()

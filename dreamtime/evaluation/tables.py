@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dreamtime.checkpoints import write_atomically
 from dreamtime.evaluation.alignment import overlaps
-from dreamtime.evaluation.cells import CELL, glance_steps, read_curve, read_portrait, read_solid
+from dreamtime.evaluation.cells import CELL, damaged, glance_steps, intact, read_curve, read_portrait, read_solid
 from dreamtime.evaluation.grid import folder_of
 from dreamtime.evaluation.prompt_sets import group_of, truth_of
 from dreamtime.evaluation.retrieval import arc_of, cosine_distance, is_janus, mean_pairwise, retrieved
@@ -48,7 +48,10 @@ def features_of(portrait: Portrait, curve: Float[Tensor, "K H W 3"], scorer: Sco
 
 
 def kept_features(folder: Path, scorer: Scorer) -> Features | None:
-    """Those of a cell, computed once per scorer and kept beside its pictures; None where a run has left no mesh."""
+    """Those of a cell, computed once per scorer and kept beside its pictures; None where a run has left no mesh.
+
+    Raises `EvaluationError`.
+    """
     path = folder / f"features-{scorer.fingerprint}.safetensors"
     if not (folder / "solid.safetensors").is_file():
         return None
@@ -58,7 +61,8 @@ def kept_features(folder: Path, scorer: Scorer) -> Features | None:
         features = features_of(read_portrait(folder), curve, scorer)
         tensors = {"color": features.color, "bare": features.bare, "curve": features.curve}
         write_atomically(path, lambda temporary: save_file(tensors, temporary))
-    return Features(**load_file(path))
+    with intact(folder):
+        return Features(**load_file(path))
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,14 @@ def geometry_text(prompt: str) -> str:
     return uncolored(what) if what else prompt
 
 
+def candidates(prompts: Sequence[str]) -> dict[str, int]:
+    """Among how many captions a run's own is looked for: all of them, or the different ones that are left without colours."""
+    return {"r_color": len(prompts), "r_geometry": len({geometry_text(prompt) for prompt in prompts})}
+
+
 def retrievals(prompts: Sequence[str]) -> list[str]:
     """What can be asked of a run: its caption among others, its shape among others."""
-    asked = {"r_color": len(prompts), "r_geometry": len({geometry_text(prompt) for prompt in prompts})}
-    return [name for name, choices in asked.items() if choices > 1]
+    return [name for name, choices in candidates(prompts).items() if choices > 1]
 
 
 def questions_of(prompt: str) -> dict[Attribute, list[str]]:
@@ -120,6 +128,7 @@ def texts_of(prompts: Sequence[str], scorer: Scorer) -> Texts:
 def judged(features: Features, prompt: str, texts: Texts) -> dict[str, float]:
     """R-Precision in colour and of the geometry, what of the prompt is right, and whether there is more than one face.
 
+    Colour is looked for among all prompts, geometry among the fewer that differ without their colours (`candidates`).
     An attribute is right when the prompt is nearer than every prompt that differs in it alone, on average over the views.
     Where there is one prompt alone, or one shape, there is nothing to retrieve it from.
     """
@@ -143,8 +152,11 @@ def judged(features: Features, prompt: str, texts: Texts) -> dict[str, float]:
 
 
 def result_of(folder: Path) -> dict[str, Any]:
-    """What `cells.measure` wrote."""
-    return dict(json.loads((folder / "result.json").read_text(encoding="utf-8")))
+    """What `cells.measure` wrote of a run's failure, measures and cost; raises `EvaluationError`."""
+    with intact(folder):
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        measures, cost = ({**result[name]} for name in ("measures", "cost"))
+        return {"failure": result["failure"] or "", "measures": measures, "cost": cost}
 
 
 def cell_columns(cell: Settings) -> dict[str, Any]:
@@ -155,8 +167,11 @@ def results_table(root: Path, cells: Sequence[Settings], scorer: Scorer, texts: 
     """One row per cell: everything measured, NaN where it cannot be. A failed run misses every caption and overlaps nothing."""
     rows = []
     for cell in cells:
-        result, features = result_of(folder_of(root, cell)), kept_features(folder_of(root, cell), scorer)
-        row = {**cell_columns(cell), "group": group_of(cell.prompt), "failure": result["failure"] or ""}
+        folder = folder_of(root, cell)
+        result, features = result_of(folder), kept_features(folder, scorer)
+        if features is None and not result["failure"]:
+            raise damaged(folder)
+        row = {**cell_columns(cell), "group": group_of(cell.prompt), "failure": result["failure"]}
         if features is None:
             wrong = [f"{attribute}_right" for attribute in questions_of(cell.prompt)]
             row |= FAILED | dict.fromkeys(wrong + retrievals(texts.prompts), 0.0)
@@ -187,6 +202,8 @@ def curves_table(root: Path, cells: Sequence[Settings], scorer: Scorer, texts: T
         folder = folder_of(root, cell)
         features, glances = kept_features(folder, scorer), {glance.step: glance.iou for glance in read_curve(folder)}
         steps = sorted(glance_steps(cell.steps))
+        if features and (list(glances) != steps or len(features.curve) != PREVIEWS * len(steps)):
+            raise damaged(folder)
         views = features.curve.split(PREVIEWS) if features else [None] * len(steps)
         for step, seen in zip(steps, views, strict=True):
             found = math.nan if len(texts.prompts) == 1 else 0.0

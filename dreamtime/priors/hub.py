@@ -144,6 +144,14 @@ def is_taken_for_granted(source: str) -> bool:
     return not described and recognised(file) == "stable-diffusion-2.1-base"
 
 
+def is_taken_for_zero123(source: str) -> bool:
+    """Whether nothing says if a model that is shown pictures is told how high they were taken, as Stable-Zero123 is."""
+    if known(source):
+        return False
+    folder = on_this_disk(source)
+    return folder is None or not folder.is_dir() or "absolute_elevation" not in read_index(folder, source)
+
+
 def checked_file(file: Path) -> Path:
     """The file, if its name says that it holds no pickle; raises `ModelUnavailable`."""
     if file.suffix != ".safetensors":

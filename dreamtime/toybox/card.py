@@ -74,7 +74,7 @@ measured on a CPU, offline, against shapes that are known exactly.
   from 45 to 85), any azimuth, distance 1.5 to 2.2, field of view 40 to 70 degrees. Lambertian light from a point near the
   camera, ambient share 0.3 to 0.6 (10 % without shading); a random shade of grey behind.
 * **Captions.** "a red cube, front view" and other wordings ({synonyms}; "a photo of", "a 3d model of", "a toy:"); some
-  leave the colour open, 10 % hold a meaningless word, 12 % are empty for the unconditional branch.
+  leave the colour open, 40 % the view, 10 % hold a meaningless word, 12 % are empty for the unconditional branch.
 * **Cameras.** Six pictures in seven also tell the camera as numbers: azimuth, elevation, and how large the object appears
   (`dreamtime.priors.camera_embedding`), of which a network of two layers makes what is added to the timestep's embedding, as
   in MVDream. It lies beside the pipeline, in `camera_embedding`; diffusers leaves it alone and asks as if nothing were told.

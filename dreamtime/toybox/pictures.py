@@ -12,12 +12,14 @@ from dreamtime.cameras import CameraRange, cameras_to, rays_from_cameras, sample
 from dreamtime.shading import lambertian, sample_light
 from dreamtime.toybox.distances import Distance
 from dreamtime.toybox.kinds import BOUNDING_RADIUS
+from dreamtime.toybox.meanings import Description, wording
 from dreamtime.toybox.world import Object, normals_from_distance, random_caption, random_object
 from dreamtime.types import Cameras, Light, Rays
 
 RESOLUTION = 64
 SUPERSAMPLING = 2
 ALBEDO_SHARE = 0.1  # of the pictures are lit by ambient light alone, as our albedo renders are
+PLASTER_SHARE = 0.06  # of the pictures show shape and light alone, as our textureless renders do; their captions no colour
 
 WORLD_CAMERAS = CameraRange(distance=(1.5, 2.2))
 
@@ -49,8 +51,21 @@ def sphere_trace(distance: Distance, rays: Rays, steps: int = 96, tolerance: flo
     return depth
 
 
+@dataclass(frozen=True)
+class Plaster:
+    """An object without its colours: white all over."""
+
+    what: Object
+
+    def distance(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:
+        return self.what.distance(points)
+
+    def albedo(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        return torch.ones_like(points)
+
+
 def render(
-    objects: Sequence[Object], cameras: Cameras, light: Light, background: Float[Tensor, "B 3"]
+    objects: Sequence[Object | Plaster], cameras: Cameras, light: Light, background: Float[Tensor, "B 3"]
 ) -> tuple[Float[Tensor, "B H W 3"], Float[Tensor, "B H W 1"]]:
     """Antialiased pictures of objects of one shape, one per camera, and the share of each pixel that they cover."""
     distance = objects[0].distance
@@ -116,10 +131,14 @@ def draw_pictures(count: int, generator: Generator, resolution: int = RESOLUTION
     flat = torch.rand(count, generator=generator) < ALBEDO_SHARE
     light = Light(light.positions, torch.where(flat, torch.ones_like(light.ambient), light.ambient))
     grey = torch.rand(count, 1, generator=generator).expand(-1, 3)
-    captions = [random_caption(what, generator) for what in objects]
+    white = (torch.rand(count, generator=generator) < PLASTER_SHARE).tolist()
+    captions, looks = list[str](), list[Object | Plaster]()
+    for what, bare in zip(objects, white, strict=True):
+        captions.append(wording(Description(what, colored=False), generator) if bare else random_caption(what, generator))
+        looks.append(Plaster(what) if bare else what)
     images = torch.zeros(count, resolution, resolution, 3, dtype=torch.uint8, device=device)
     for rows in of_one_shape(objects, AT_ONCE[device.type]):
-        pictures, _ = render([objects[row] for row in rows.tolist()], *setting(cameras, light, grey, rows, device))
+        pictures, _ = render([looks[row] for row in rows.tolist()], *setting(cameras, light, grey, rows, device))
         images[rows.to(device)] = (pictures * 255 + 0.5).to(torch.uint8)
     return Pictures(images, captions, objects, cameras)
 

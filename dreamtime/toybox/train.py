@@ -22,7 +22,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from dreamtime.cameras import angles_from_position, orbit
 from dreamtime.priors.camera_embedding import FOLDER, CameraEmbedding, poses_of
-from dreamtime.prompts import VIEWS, views_of, with_view
+from dreamtime.prompts import VIEWS, View, views_of, with_view
 from dreamtime.toybox import WEIGHTS, models
 from dreamtime.toybox.card import Training, write_card
 from dreamtime.toybox.kinds import KINDS, SOLIDS
@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 CAPTION_DROPOUT = 0.12  # the share of captions replaced by "", which trains the unconditional branch
 CAMERA_DROPOUT = 0.15  # the share of pictures of whose camera nothing is told beyond the caption's view
+VIEW_DROPOUT = 0.4  # the share of captions without their view, which leaves the azimuth to what is told of the camera
 DISTRACTION = 0.1  # the share of captions that get a meaningless word, so that unknown words do no harm
 KL_WEIGHT = 3e-4  # per latent element, against the mean absolute error per pixel
 
@@ -63,6 +64,15 @@ def distracted(caption: str, generator: Generator) -> str:
     letters = torch.randint(26, (int(torch.randint(3, 9, (), generator=generator)),), generator=generator)
     place = int(torch.randint(len(words), (), generator=generator))
     return " ".join([*words[:place], "".join(chr(ord("a") + letter) for letter in letters.tolist()), *words[place:]])
+
+
+def caption_of(words: str, view: View, generator: Generator) -> str:
+    """What is told of a picture in words: an object from a view; at times without it, with a meaningless word, or nothing."""
+    if torch.rand((), generator=generator) < CAPTION_DROPOUT:
+        return ""
+    viewless = torch.rand((), generator=generator) < VIEW_DROPOUT
+    caption = words if viewless else with_view(words, view)
+    return distracted(caption, generator) if torch.rand((), generator=generator) < DISTRACTION else caption
 
 
 def pictures(work: Path, count: int, seed: int, device: torch.device) -> tuple[UInt8[Tensor, "B H W 3"], list[str], Cameras]:
@@ -155,7 +165,8 @@ def train_vae(
 
 def train_denoiser(
     latents: Float[Tensor, "B C h w"],
-    captions: list[str],
+    worded: list[str],
+    views: list[View],
     poses: Float[Tensor, "B P"],
     work: Path,
     training: Training,
@@ -177,17 +188,14 @@ def train_denoiser(
     optimizer = torch.optim.AdamW(live.parameters(), lr=rate, weight_decay=1e-3, betas=(0.9, 0.99))
     generator = Generator().manual_seed(seed + 1)
 
-    def caption_of(row: int) -> str:
-        if torch.rand((), generator=generator) < CAPTION_DROPOUT:
-            return ""
-        caption = captions[row]
-        return distracted(caption, generator) if torch.rand((), generator=generator) < DISTRACTION else caption
-
     def loss_of_step() -> Tensor:
         rows = torch.randint(len(latents), (batch,), generator=generator)
         x = latents[rows].float().contiguous(memory_format=torch.channels_last)
         tokens = tokenizer(
-            [caption_of(row) for row in rows.tolist()], padding="max_length", truncation=True, return_tensors="pt"
+            [caption_of(worded[row], views[row], generator) for row in rows.tolist()],
+            padding="max_length",
+            truncation=True,
+            return_tensors="pt",
         )
         t = stratified_timesteps(batch, scheduler.config.num_train_timesteps, generator)
         noise, t = torch.randn(x.shape, generator=generator).to(x), t.to(device)
@@ -285,18 +293,17 @@ def main(argv: list[str] | None = None) -> None:
         ]
     )
     in_the_mirror = mirrored(cameras)
-    views = views_of(cameras) + views_of(in_the_mirror)
-    captions = [with_view(words, view) for words, view in zip(worded * 2, views, strict=True)]
+    worded, views = worded * 2, views_of(cameras) + views_of(in_the_mirror)
     poses = torch.cat([poses_of(cameras), poses_of(in_the_mirror)])
     # Dividing by the standard deviation gives latents of unit variance, as the noise schedule assumes.
     vae.register_to_config(scaling_factor=round(1 / latents.float().std().item(), 5))
     scaled = latents.float().mul_(vae.config.scaling_factor).half()
     kinds = list(KINDS if arguments.objects == "all" else SOLIDS)
-    rows = [row for row in range(len(scaled)) if row < len(images) or not one_sided(captions[row])]
+    rows = [row for row in range(len(scaled)) if row < len(images) or not one_sided(worded[row])]
     if arguments.objects == "solids":
-        rows = [row for row in rows if len(named := kinds_named(captions[row])) == 1 and named[0] in SOLIDS]
-    scaled, captions, poses = scaled[rows], [captions[row] for row in rows], poses[rows]
-    unet, text_encoder = train_denoiser(scaled, captions, poses, work, training, start, device, arguments.compile)
+        rows = [row for row in rows if len(named := kinds_named(worded[row])) == 1 and named[0] in SOLIDS]
+    scaled, worded, views, poses = scaled[rows], [worded[row] for row in rows], [views[row] for row in rows], poses[rows]
+    unet, text_encoder = train_denoiser(scaled, worded, views, poses, work, training, start, device, arguments.compile)
     parameters = {
         name: sum(p.numel() for p in part.parameters())
         for name, part in (("VAE", vae), ("UNet", unet), ("text encoder", text_encoder))
@@ -304,7 +311,7 @@ def main(argv: list[str] | None = None) -> None:
     export(vae, unet, text_encoder, arguments.output)
     sample_sheet(arguments.output, arguments.output / "samples.png", kinds)
     write_known(arguments.output, Known(tuple(kinds), tuple(COLORS), pairs=arguments.objects == "all"))
-    write_card(arguments.output, work, training, parameters, kinds, len(captions))
+    write_card(arguments.output, work, training, parameters, kinds, len(worded))
 
 
 if __name__ == "__main__":

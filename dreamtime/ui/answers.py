@@ -27,15 +27,16 @@ def stream(server: Server, run: Run) -> Iterator[tuple[Any, ...]]:
     rest = (gr.skip(),) * 5
     taken = f", the picture taken from {run.settings.elevation:g} degrees above" if run.settings.task == "image" else ""
     told = ". ".join([f"preparing{taken}", *beforehand.advice(run.settings)])
-    yield run.id, run.settings.seed, runs.steps_done(run), told, *rest
-    step = 0
-    for frame in drive(run):
-        step = frame.step
-        if frame.preview is not None:
-            status = f"step {frame.step} of {frame.steps}, t = {frame.t}, about {frame.remaining:.0f} s left"
-            yield run.id, run.settings.seed, step, status, Image.fromarray(frame.preview.numpy()), *rest[1:]
-    yield run.id, run.settings.seed, step, "making the mesh", *rest
-    made = server.deliver(run)
+    with runs.attended(run):
+        yield run.id, run.settings.seed, runs.steps_done(run), told, *rest
+        step = 0
+        for frame in drive(run):
+            step = frame.step
+            if frame.preview is not None:
+                status = f"step {frame.step} of {frame.steps}, t = {frame.t}, about {frame.remaining:.0f} s left"
+                yield run.id, run.settings.seed, step, status, Image.fromarray(frame.preview.numpy()), *rest[1:]
+        yield run.id, run.settings.seed, step, "making the mesh", *rest
+        made = server.deliver(run)
     status = "finished" if made.steps == run.settings.steps else "stopped"
     files = {kind: str(made.files[kind]) for kind in FILES}
     statistics = {**made.statistics, "notes": notes(run, made)}
@@ -44,22 +45,31 @@ def stream(server: Server, run: Run) -> Iterator[tuple[Any, ...]]:
 
 
 def waited_for(run: Run, request: gr.Request, progress: gr.Progress) -> dict[str, Any]:
-    """The run worked on to its end and delivered, as one answer."""
-    for frame in drive(run, pictures=False):
-        progress((frame.step, frame.steps), desc="optimising", unit="steps")
-    runs.deliver(run)  # its pace says nothing about runs that are watched
+    """The run worked on to its end and delivered, as one answer.
+
+    Its progress tells the run's id, without which nobody could stop it: it goes on where the one who waits has left.
+    """
+    with runs.attended(run):
+        progress((0, run.settings.steps), desc=f"run {run.id}, preparing", unit="steps")
+        for frame in drive(run, pictures=False):
+            progress((frame.step, frame.steps), desc=f"run {run.id}, optimising", unit="steps")
+        runs.deliver(run)  # its pace says nothing about runs that are watched
     return described(run, request)
 
 
 def state_of(run: Run) -> str:
-    """What a run is doing: running, making the mesh, finished, stopped, or unfinished (resume goes on)."""
-    try:
-        with runs.working_on(run):
-            pass
-    except runs.RunError:
+    """What a run is doing: running, making the mesh, finished, stopped, or unfinished.
+
+    Whoever resumes an unfinished one goes on with it, or makes its mesh where nothing else is left to do.
+    """
+    if runs.mesh_is_made(run):
+        return "making the mesh"
+    if runs.goes_on(run):
         return "running"
+    if runs.delivered(run) is None:
+        return "unfinished"
     if runs.steps_done(run) == run.settings.steps:
-        return "finished" if runs.delivered(run) else "making the mesh"
+        return "finished"
     return "stopped" if runs.stop_requested(run) else "unfinished"
 
 
@@ -71,8 +81,9 @@ def address_of(path: Path, request: gr.Request) -> str:
 
 def described(run: Run, request: gr.Request) -> dict[str, Any]:
     """What a run is and has, in plain values."""
-    settings, made = run.settings, runs.delivered(run)
-    values = {"run_id": run.id, "state": state_of(run), "step": runs.steps_done(run), "steps": settings.steps}
+    settings, state = run.settings, state_of(run)
+    made = runs.delivered(run)  # after its state: whoever reads that it is finished has the files, too
+    values = {"run_id": run.id, "state": state, "step": runs.steps_done(run), "steps": settings.steps}
     values |= {"prompt": settings.prompt, "seed": settings.seed}
     values |= {"elevation": settings.elevation} if settings.task == "image" else {}
     if made is not None:

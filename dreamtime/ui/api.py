@@ -18,9 +18,20 @@ from dreamtime.runs import Run
 from dreamtime.ui.answers import described, stream, waited_for
 from dreamtime.ui.errors import one_sentence
 from dreamtime.ui.server import RUNNING, Server
-from dreamtime.ui.widgets import AUTOMATIC, KNOBS, PRESET_NAMES, PRIOR_NAMES, SCHEDULING, Knob, checked_choices, settings_of
+from dreamtime.ui.widgets import (
+    AUTOMATIC,
+    KNOBS,
+    PRESET_NAMES,
+    PRIOR_NAMES,
+    SCHEDULING,
+    Knob,
+    SentText,
+    check_effect,
+    checked_choices,
+    settings_of,
+)
 
-SCHEDULE_OPTIONS: dict[str, Any] = dict.fromkeys(SCHEDULING) | {"steps": 400, "m": 500.0, "s": 125.0}
+SCHEDULE_OPTIONS: dict[str, Any] = dict.fromkeys(SCHEDULING) | {"steps": presets.SCHEDULE_STEPS}
 del SCHEDULE_OPTIONS["schedule"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -63,14 +74,18 @@ class Endpoints:
             prompt: What to make, one object in up to 400 characters, for example "a red cube".
             preset: "draft", "standard" or "high": how much time to spend.
             prior: The diffusion model: "auto" takes the best within reach, "toybox" is embedded, the others want a GPU.
-            seed: Whole number from 0 to 2147483647 that decides all chance.
+            seed: Whole number from 0 to 9223372036854775807 that decides all chance.
         """
         with one_sentence():
-            settings = settings_of(prompt, preset, prior, seed, dict(zip(KNOBS, choices, strict=True)))
+            knobs = dict(zip(KNOBS, choices, strict=True))
+            settings = settings_of(prompt, preset, prior, seed, knobs)
+            check_effect(settings.schedule, knobs)
             yield from stream(self.server, runs.create_run(self.server.root, settings))
 
     def resume(self, run_id: str) -> Iterator[tuple[Any, ...]]:
         """Go on with a stopped or interrupted run on the same schedule; streams as /text_to_3d does.
+
+        Of a run whose steps are all done it makes the mesh.
 
         Parameters:
             run_id: The run's id, 32 hexadecimal digits.
@@ -83,6 +98,8 @@ class Endpoints:
     def stop_run(self, run_id: str) -> str:
         """Ask a run to stop after its current step. The mesh of what is there is still delivered, by the call that runs it.
 
+        Where nobody works on it there is nothing to stop, and it says so.
+
         Parameters:
             run_id: The run's id, 32 hexadecimal digits.
         """
@@ -93,7 +110,8 @@ class Endpoints:
     def run_status(self, run_id: str, request: gr.Request) -> dict[str, Any]:
         """What a run is doing (running, making the mesh, finished, stopped, unfinished), and where its files are once they are.
 
-        Its step is that of the latest checkpoint, which is written every ten seconds.
+        Its step is that of the latest checkpoint, which is written every ten seconds. Nobody works on an unfinished run:
+        /resume goes on with it, or makes its mesh if all its steps are done.
 
         Parameters:
             run_id: The run's id, 32 hexadecimal digits.
@@ -105,14 +123,16 @@ class Endpoints:
     def schedule(self, name: str = "time-prioritized", *choices: Any) -> dict[str, Any]:
         """The timestep t of every optimisation step under a schedule, on Stable Diffusion's noise levels.
 
-        A schedule that draws its t gives the bounds "low" and "high" of every step instead of "t".
+        A schedule that draws its t gives the bounds "low" and "high" of every step instead of "t". What is left out is the
+        schedule's own: m 500 and s 125, t from 2 to 98 % of 1000.
 
         Parameters:
             name: Timestep schedule, for example "time-prioritized", "uniform" or "linear".
         """
         with one_sentence():
             chosen = checked_choices({"schedule": name, **dict(zip(SCHEDULE_OPTIONS, choices, strict=True))})
-            name, steps = chosen.pop("schedule", "time-prioritized"), chosen.pop("steps", SCHEDULE_OPTIONS["steps"])
+            name, steps = chosen.pop("schedule", "time-prioritized"), chosen.pop("steps", presets.SCHEDULE_STEPS)
+            check_effect(name, chosen)
             timetable = presets.timetable(name, alphas_cumprod_from_betas("scaled_linear"), steps, **chosen)
         low, high = timetable.low.tolist(), timetable.high.tolist()
         return {"name": name, "steps": steps, **({"low": low, "high": high} if timetable.random else {"t": low})}
@@ -130,14 +150,15 @@ class Endpoints:
         """Turn a prompt into a textured 3D model and wait for it.
 
         One answer with the run id, the addresses of the GLB, of a turntable video and of a picture, and statistics. It takes
-        from seconds to minutes: choose the preset "draft" for a client that is impatient.
+        from seconds to minutes: choose the preset "draft" for a client that is impatient. The run goes on if the client leaves;
+        the progress names its id.
 
         Parameters:
             prompt: What to make, one object in up to 400 characters, for example "a red cube".
             preset: "draft", "standard" or "high": how much time to spend.
-            seed: Whole number from 0 to 2147483647 that decides all chance.
+            seed: Whole number from 0 to 9223372036854775807 that decides all chance.
             schedule: Timestep schedule, for example "time-prioritized" or "uniform".
-            steps: Optimisation steps, 1 to 50000; the preset's when left out.
+            steps: Optimisation steps, 1 to 1000000; the preset's when left out.
         """
         with one_sentence():
             settings = settings_of(prompt, preset, AUTOMATIC, seed, {"schedule": schedule, "steps": steps})
@@ -172,7 +193,7 @@ def number(value: int | float, label: str) -> gr.Number:
 def add_endpoints(server: Server) -> None:
     """Give the app its named endpoints. Their inputs are components that the page never shows."""
     endpoints, outputs = Endpoints(server), streamed_outputs()
-    prompt, run_id = gr.Textbox(label="Prompt", visible=False), gr.Textbox(label="Run id", visible=False)
+    prompt, run_id = SentText(label="Prompt", visible=False), SentText(label="Run id", visible=False)
     seed, prior = number(0, "Seed"), menu(PRIOR_NAMES, AUTOMATIC, "Prior")
     standard, draft = menu(PRESET_NAMES, "standard", "Preset"), menu(PRESET_NAMES, "draft", "Preset")
     options: dict[str, Component] = {name: knob.parameter() for name, knob in KNOBS.items()}

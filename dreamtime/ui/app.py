@@ -1,5 +1,6 @@
 """The whole page: header, tabs, footer, endpoints, and how it is served."""
 
+import math
 import sys
 from html import escape
 from typing import Any
@@ -15,6 +16,7 @@ from dreamtime.ui.fetching import MAX_BYTES
 from dreamtime.ui.picture_api import add_picture_endpoints
 from dreamtime.ui.picture_layout import PictureTab, picture_presets
 from dreamtime.ui.picture_tab import NAME_EXAMPLES, picture_again, picture_tab
+from dreamtime.ui.running import told_that_it_goes_on
 from dreamtime.ui.schedule_tab import schedule_tab
 from dreamtime.ui.server import Server, server_from_environment, start_housekeeping
 from dreamtime.ui.stage import Stage
@@ -24,13 +26,19 @@ from dreamtime.ui.theme import LOGO, STYLE, theme
 from dreamtime.ui.watching import Updates, model_of, shown
 from dreamtime.ui.widgets import AUTOMATIC
 
-CACHE_SECONDS = (3600, 24 * 3600)  # how often Gradio's copies of files are looked through, and how old they get
 MEASURING_SECONDS = 2.0
+
+
+def cache_seconds(hours: float) -> tuple[int, int]:
+    """How often Gradio's copies of files are looked through, and how old they get: as old as runs, a day where those stay."""
+    age = max(round(3600 * hours), 60) if hours < math.inf else 24 * 3600
+    return min(max(age // 24, 60), 3600), age
 
 
 def build(server: Server) -> gr.Blocks:
     """The app, not yet served."""
-    with gr.Blocks(title="DreamTime", analytics_enabled=False, delete_cache=CACHE_SECONDS, fill_width=True) as demo:
+    cache = cache_seconds(server.hours)
+    with gr.Blocks(title="DreamTime", analytics_enabled=False, delete_cache=cache, fill_width=True) as demo:
         banner = gr.HTML(banner_of(AUTOMATIC), apply_default_css=False)
         with gr.Tabs() as tabs:
             with gr.Tab("From text", id="text") as first:
@@ -59,9 +67,12 @@ def connect_page(demo: gr.Blocks, tabs: gr.Tabs, told: TextTab, pictured: Pictur
 
     def opened(last_from_text: str, last_from_picture: str, request: gr.Request) -> Updates:
         with one_sentence(escape):
+            remembered = {stages["text"].run_id: last_from_text, stages["image"].run_id: last_from_picture}
             if (asked := request.query_params.get("run")) is None:
-                return {stages["text"].run_id: last_from_text, stages["image"].run_id: last_from_picture}
+                return remembered
             run = runs.open_run(server.root, asked)
+            if told_that_it_goes_on(run):
+                return remembered
             stage = stages[run.settings.task]
             controls = picture_again(pictured, run) if run.settings.task == "image" else prompt_again(told, run)
             page = shown(stage, run) | controls | {tabs: gr.Tabs(selected=run.settings.task), stage.current: run.id}

@@ -15,7 +15,7 @@ from dreamtime.ui.charts import schedule_chart
 from dreamtime.ui.server import PRIOR, Server, device_in_words
 from dreamtime.ui.stage import Stage
 from dreamtime.ui.watching import charts
-from dreamtime.ui.widgets import MAX_SEED, PRESET_NAMES, SCHEDULING, Knob, automatic_prior, checked_choices, resolved
+from dreamtime.ui.widgets import EXACT, PRESET_NAMES, SCHEDULING, Knob, automatic_prior, checked_choices, resolved
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 """How events that only move the page are announced: not at all."""
@@ -56,7 +56,7 @@ def schedule_preview(choices: Mapping[str, Any], prior: str) -> str:
     """The schedule that the knobs mean, before anything runs; on the noise levels that models of the prior's kind have."""
     chosen = checked_choices({name: choices[name] for name in SCHEDULING if name in choices})
     alphas_cumprod = MODELS[resolved(prior)].layout.usual_alphas_cumprod()
-    name, steps = chosen.pop("schedule", "time-prioritized"), chosen.pop("steps", 400)
+    name, steps = chosen.pop("schedule", "time-prioritized"), chosen.pop("steps", presets.SCHEDULE_STEPS)
     table = presets.timetable(name, alphas_cumprod, steps, **chosen)
     return schedule_chart(name, alphas_cumprod, table, chosen.get("m", 500.0), chosen.get("s", 125.0))(0, 0)
 
@@ -64,7 +64,7 @@ def schedule_preview(choices: Mapping[str, Any], prior: str) -> str:
 def seed_row() -> tuple[gr.Number, gr.Checkbox]:
     """The seed, and whether each run gets a new one."""
     with gr.Group(), gr.Row(elem_classes="dt-seed"):
-        seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, step=1, min_width=120)
+        seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=EXACT, step=1, min_width=120)
         randomise = gr.Checkbox(True, label="New seed each time", container=False, min_width=120)
     return seed, randomise
 

@@ -198,5 +198,6 @@ def hint(sentence: str) -> str:
 
 
 def footer(hours: float) -> str:
-    """What it is, after whom, on which terms, and what is kept."""
-    return FOOTER.read_text(encoding="utf-8").format(hours=f"{hours:g}")
+    """What it is, after whom, on which terms, and what is kept; infinitely many hours are for ever."""
+    until = f" until nobody has touched them for {hours:g} hours, then they are deleted" if hours < math.inf else ""
+    return FOOTER.read_text(encoding="utf-8").format(until=until)

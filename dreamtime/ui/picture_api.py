@@ -27,7 +27,7 @@ from dreamtime.ui.pictures import (
     reference_of,
 )
 from dreamtime.ui.server import RUNNING, Server
-from dreamtime.ui.widgets import AUTOMATIC, PRESET_NAMES, PRIOR_NAMES
+from dreamtime.ui.widgets import AUTOMATIC, PRESET_NAMES, PRIOR_NAMES, SentText, check_effect
 
 
 def with_elevation(settings: Settings, reference: Reference, asked: Any) -> Settings:
@@ -70,17 +70,18 @@ class PictureEndpoints:
             image: The picture, a file or an address: PNG, JPEG, WebP, GIF, BMP or TIFF, up to 10 MB and 80 megapixels.
             preset: "draft", "standard" or "high": how much time to spend.
             prior: The model that imagines the other sides: "toybox-zero123" is embedded, the others need a GPU.
-            seed: Whole number from 0 to 2147483647 that decides all chance.
-            elevation: Degrees above the horizon from which the picture was taken, -30 to 80; null finds it.
+            seed: Whole number from 0 to 9223372036854775807 that decides all chance.
+            elevation: Degrees above the horizon from which the picture was taken, -89 to 89; null finds it.
             foreground_ratio: Share of the frame that the object is to fill, 0.3 to 1; the prior's own when left out.
             remove_background: "auto" respects the picture's transparency, "always" ignores it, "never" keeps the background.
             prompt: Optional words, up to 400 characters; with them a second prior that reads text guides, too.
             text_prior: Which one; with null the prompt only names the result.
-            text_weight: How much it counts beside the picture, 0 to 1000.
+            text_weight: How much it counts beside the picture, 0 to 1000000.
         """
         with one_sentence():
             knobs = dict(zip(PICTURE_KNOBS, choices, strict=True))
             settings = picture_settings(preset, prior, seed, ELEVATION, Words(prompt, text_prior, text_weight), knobs)
+            check_effect(settings.schedule, knobs)
             reference = framed(image, foreground_ratio, remove_background, prior)
             settings = with_elevation(settings, reference, elevation)
             yield from stream(self.server, runs.create_run(self.server.root, settings, reference))
@@ -99,15 +100,16 @@ class PictureEndpoints:
         """Turn a picture of one object into a textured 3D model and wait for it.
 
         One answer with the run id, the addresses of the GLB, of a turntable video and of a picture, and statistics. It takes
-        from seconds to minutes: choose the preset "draft" for a client that is impatient.
+        from seconds to minutes: choose the preset "draft" for a client that is impatient. The run goes on if the client leaves;
+        the progress names its id.
 
         Parameters:
             image: The picture, as an address that starts with http or as a file: PNG, JPEG, WebP, GIF, BMP or TIFF.
             preset: "draft", "standard" or "high": how much time to spend.
-            seed: Whole number from 0 to 2147483647 that decides all chance.
-            elevation: Degrees above the horizon from which the picture was taken, -30 to 80; null finds it.
+            seed: Whole number from 0 to 9223372036854775807 that decides all chance.
+            elevation: Degrees above the horizon from which the picture was taken, -89 to 89; null finds it.
             remove_background: "auto" respects the picture's transparency, "always" ignores it, "never" keeps the background.
-            steps: Optimisation steps, 1 to 50000; the preset's when left out.
+            steps: Optimisation steps, 1 to 1000000; the preset's when left out.
         """
         with one_sentence():
             settings = picture_settings(preset, EMBEDDED, seed, ELEVATION, Words(), {"steps": steps})
@@ -133,7 +135,7 @@ class PictureEndpoints:
 def add_picture_endpoints(server: Server) -> None:
     """Give the app its named endpoints for pictures. Their inputs are components that the page never shows."""
     endpoints = PictureEndpoints(server)
-    image, prompt = picture_box(label="Image", visible=False), gr.Textbox(label="Prompt", visible=False)
+    image, prompt = picture_box(label="Image", visible=False), SentText(label="Prompt", visible=False)
     seed, steps = number(0, "Seed"), PICTURE_KNOBS["steps"].parameter()
     standard, draft = menu(PRESET_NAMES, "standard", "Preset"), menu(PRESET_NAMES, "draft", "Preset")
     prior, text_prior = menu(PICTURE_PRIOR_NAMES, EMBEDDED, "Prior"), menu(PRIOR_NAMES, AUTOMATIC, "Text prior")

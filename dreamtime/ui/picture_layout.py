@@ -9,14 +9,13 @@ from gradio.components import Component
 
 from dreamtime import image_to_3d
 from dreamtime.image_to_3d import ELEVATION, EMBEDDED, foreground_ratio, image_preset
+from dreamtime.presets import RANGES
 from dreamtime.prompts import MAX_PROMPT_CHARACTERS
 from dreamtime.ui import panels
 from dreamtime.ui.controls import earlier_runs, knob_tabs, preset_choices, schedule_preview, seed_row
 from dreamtime.ui.pictures import (
     FIDELITY,
-    HIGHEST,
     LARGEST,
-    LOWEST,
     PICTURE_GUIDING,
     PICTURE_KNOBS,
     PICTURE_PRIOR_NAMES,
@@ -125,7 +124,8 @@ def elevating() -> dict[str, Any]:
     """From how high the picture was taken."""
     with gr.Group():
         info = "Degrees above the horizon from which the picture was taken"
-        bounds: dict[str, Any] = {"minimum": LOWEST, "maximum": HIGHEST, "step": 1}
+        lowest, highest = RANGES["elevation"]
+        bounds: dict[str, Any] = {"minimum": lowest, "maximum": highest, "step": 1}
         elevation = gr.Slider(value=ELEVATION, label="Elevation", info=info, **bounds)
         with gr.Row(elem_classes="dt-seed"):
             automatic = gr.Checkbox(False, label="Automatic", container=False, min_width=110)
@@ -144,7 +144,8 @@ def drawer(values: dict[str, Any]) -> dict[str, Any]:
             prompt = gr.Textbox(label="Prompt", info=info, max_lines=2, max_length=MAX_PROMPT_CHARACTERS)
             with gr.Row():
                 text_prior = gr.Dropdown(list(PRIOR_NAMES), value=AUTOMATIC, label="Text prior", min_width=140)
-                bounds: dict[str, Any] = {"minimum": 0, "maximum": 1000, "step": 0.1}
+                least, most = RANGES["text_weight"]
+                bounds: dict[str, Any] = {"minimum": least, "maximum": most, "step": 0.1}
                 text_weight = gr.Number(1.0, label="Text weight", min_width=100, **bounds)
         groups = {"Schedule": SCHEDULING, "Guidance": PICTURE_GUIDING, "Fidelity": FIDELITY, "Memory": LOADING}
         knobs = knob_tabs(groups, values)

@@ -13,7 +13,6 @@ from dreamtime.image_to_3d import ELEVATION, EMBEDDED, foreground_ratio
 from dreamtime.preprocess import load_reference
 from dreamtime.runs import Run
 from dreamtime.ui import panels
-from dreamtime.ui.answers import state_of
 from dreamtime.ui.controls import QUIET, banner_of, connect_schedule
 from dreamtime.ui.driver import PriorUnavailable, elevation_found
 from dreamtime.ui.errors import one_sentence
@@ -31,7 +30,7 @@ from dreamtime.ui.pictures import (
 from dreamtime.ui.running import connect_runs, start
 from dreamtime.ui.server import PRIOR, RUNNING, Server
 from dreamtime.ui.watching import Updates
-from dreamtime.ui.widgets import MAX_SEED, followed, kept_elsewhere, start_word, values_of
+from dreamtime.ui.widgets import DRAWN_SEEDS, EXACT, followed, kept_elsewhere, start_word, values_of
 
 NAME_EXAMPLES = """() => setTimeout(() => document.querySelectorAll("#dt-examples button:has(img)").forEach(button => {
     const file = decodeURI(button.querySelector("img").src).split("/").pop()
@@ -73,9 +72,9 @@ def connect_picture(tab: PictureTab) -> None:
 
 
 def goes_on(server: Server, run_id: str) -> bool:
-    """Whether somebody works on the run of that id, if there still is one."""
+    """Whether the run of that id goes on, if there still is one."""
     try:
-        return bool(run_id) and state_of(runs.open_run(server.root, run_id)) == "running"
+        return bool(run_id) and runs.goes_on(runs.open_run(server.root, run_id))
     except runs.RunError:  # swept away
         return False
 
@@ -148,7 +147,7 @@ def connect_start(tab: PictureTab, server: Server) -> None:
         *values: Any,
     ) -> Iterator[Updates]:
         with one_sentence(escape):
-            seed = secrets.randbelow(MAX_SEED) if randomise else seed
+            seed = secrets.randbelow(DRAWN_SEEDS) if randomise else seed
             turned, words = dict(zip(PICTURE_KNOBS, values, strict=True)), Words(prompt, text_prior, text_weight)
             knobs = followed(turned, stood_for, (preset, prior), picture_values)
             settings = picture_settings(preset, prior, seed, elevation, words, knobs)
@@ -190,7 +189,7 @@ def picture_again(tab: PictureTab, run: Run) -> Updates:
     words |= {tab.text_prior: settings.text_prior} if settings.text_prior in presets.PRIORS else {}
     preset = picture_start_of(settings)
     start = start_word(preset, settings.prior if known else EMBEDDED)
-    chosen = {tab.preset: preset, tab.randomise: False, tab.start: start}
+    chosen = {tab.preset: preset, tab.randomise: settings.seed > EXACT, tab.start: start}
     knobs = {tab.knobs[name]: value for name, value in values_of(settings, tab.knobs).items()}
     return {**picture, **camera, **known, **words, **chosen, **knobs}
 

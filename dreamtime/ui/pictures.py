@@ -4,7 +4,6 @@ A picture is a file that Gradio has taken into its own upload folder, whether it
 nothing else on this disk is ever opened.
 """
 
-from abc import ABCMeta
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import gradio as gr
-from gradio.component_meta import ComponentMeta
 from gradio.data_classes import ImageData
 from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
@@ -21,19 +19,19 @@ from gradio_client.utils import is_http_url_like
 from dreamtime import image_to_3d, objectives, preprocess
 from dreamtime.image_to_3d import EMBEDDED, image_preset
 from dreamtime.preprocess import BadPicture, Reference, RemoveBackground
-from dreamtime.presets import Settings, one_of, within
+from dreamtime.presets import RANGES, Settings, one_of, within
 from dreamtime.ui.errors import one_sentence
 from dreamtime.ui.fetching import check_bytes, fetched, name_in
 from dreamtime.ui.widgets import (
     AUTOMATIC,
     GUIDING,
     LOADING,
-    MAX_SEED,
     PRESET_NAMES,
     PRIOR_NAMES,
     RENDERING,
     SCHEDULING,
     Knob,
+    WithoutStub,
     checked_choices,
     nearest_start,
     real,
@@ -45,7 +43,6 @@ from dreamtime.ui.widgets import (
 
 PICTURE_PRIOR_NAMES = tuple(image_to_3d.PRIORS)
 REMOVALS: tuple[str, ...] = get_args(RemoveBackground)
-LOWEST, HIGHEST = -30.0, 80.0  # degrees, of the elevation that can be chosen
 SMALLEST, LARGEST = 0.3, 1.0  # share of the picture's side that the object fills
 
 PICTURE_GUIDING: dict[str, Knob] = {
@@ -55,8 +52,8 @@ PICTURE_GUIDING: dict[str, Knob] = {
 }
 
 FIDELITY: dict[str, Knob] = {
-    "rgb": Knob("Colours", "How much the picture's colours count", real, 0, 100_000),
-    "mask": Knob("Outline", "How much its outline counts", real, 0, 100_000),
+    "rgb": Knob("Colours", "How much the picture's colours count", real, *RANGES["rgb"]),
+    "mask": Knob("Outline", "How much its outline counts", real, *RANGES["mask"]),
     "representation": RENDERING["representation"],
     "views": replace(RENDERING["views"], info="Novel views per step"),
 }
@@ -75,16 +72,9 @@ class Words:
     def checked(self) -> dict[str, Any]:
         """As settings; raises ValueError."""
         prior = resolved(one_of("text prior", str(self.prior), PRIOR_NAMES)) if self.prior else ""
-        prompt = short_text("prompt", self.prompt or "")
-        within("text weight", weight := real("text weight", self.weight), 0, 1000)
+        prompt = short_text("prompt", "" if self.prompt is None else self.prompt)
+        within("text weight", weight := real("text weight", self.weight), *RANGES["text_weight"])
         return {"prompt": prompt, "text_prior": prior, "text_weight": weight} if prompt else {}
-
-
-class WithoutStub(ComponentMeta):  # type: ignore[misc]  # Gradio's classes are untyped here
-    """Gradio's metaclass writes a stub file beside the source of every component; this one leaves the source folder alone."""
-
-    def __new__(cls, name: str, bases: tuple[type, ...], attributes: dict[str, Any]) -> "WithoutStub":
-        return ABCMeta.__new__(cls, name, bases, attributes)
 
 
 class PictureBox(gr.Image, metaclass=WithoutStub):  # type: ignore[misc]
@@ -138,7 +128,7 @@ def reference_of(picture: str | None, foreground_ratio: Any, remove_background: 
 def elevation_of(value: Any) -> float:
     """Degrees above the horizon; raises ValueError."""
     degrees = real("elevation", value)
-    within("elevation", degrees, LOWEST, HIGHEST)
+    within("elevation", degrees, *RANGES["elevation"])
     return degrees
 
 
@@ -146,7 +136,6 @@ def picture_settings(preset: Any, prior: Any, seed: Any, elevation: Any, words: 
     """What was chosen, as settings; raises ValueError with one clear sentence. A prior is a name of the menu, never a path."""
     one_of("preset", str(preset), PRESET_NAMES)
     one_of("prior", str(prior), PICTURE_PRIOR_NAMES)
-    within("seed", whole("seed", seed), 0, MAX_SEED)
     changes = {**words.checked(), **checked_choices(choices, PICTURE_KNOBS)}
     return image_preset(preset, prior=prior, seed=whole("seed", seed), elevation=elevation_of(elevation), **changes)
 

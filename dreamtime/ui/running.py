@@ -11,6 +11,7 @@ from dreamtime import beforehand, runs
 from dreamtime.preprocess import Reference
 from dreamtime.presets import Settings
 from dreamtime.priors.folders import ModelUnavailable
+from dreamtime.runs import Run
 from dreamtime.ui import panels
 from dreamtime.ui.controls import QUIET
 from dreamtime.ui.driver import PriorUnavailable
@@ -32,6 +33,13 @@ def advise(settings: Settings) -> None:
     """Show what to know before such a run."""
     for advice in beforehand.advice(settings):
         gr.Info(escape(advice), duration=ADVICE_SECONDS, title="Good to know")
+
+
+def told_that_it_goes_on(run: Run) -> bool:
+    """Whether a run that somebody wants to see goes on, and has no result yet; if so, that is said."""
+    if going := runs.goes_on(run):
+        gr.Info("This run goes on: its result comes when it is done or stopped.", title="Not yet")
+    return going
 
 
 def start(
@@ -72,7 +80,8 @@ def connect_runs(
 
     def show_pressed(run_id: str) -> Updates:
         with one_sentence(escape):
-            return shown(stage, runs.open_run(server.root, run_id.strip()))
+            run = runs.open_run(server.root, run_id.strip())
+            return {stage.status: gr.skip()} if told_that_it_goes_on(run) else shown(stage, run)
 
     def model_ready(run_id: str) -> Updates:
         with one_sentence(escape):

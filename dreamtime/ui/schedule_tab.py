@@ -37,7 +37,7 @@ def compared(names: list[str], choices: dict[str, Any]) -> tuple[dict[str, Timet
     if not 1 <= len(names) <= MAX_COMPARED:
         raise ValueError(f"Choose between 1 and {MAX_COMPARED} schedules to compare, got {len(names)}.")
     alphas_cumprod = alphas_cumprod_from_betas("scaled_linear")
-    steps = chosen.pop("steps", 400)
+    steps = chosen.pop("steps", presets.SCHEDULE_STEPS)
     return {name: presets.timetable(name, alphas_cumprod, steps, **chosen) for name in names}, chosen
 
 
@@ -77,7 +77,7 @@ def download_pressed(names: list[str], *values: Any) -> str:
 def schedule_tab() -> None:
     """Build the tab and wire its events."""
     gr.HTML(panels.SCHEDULES_EXPLAINED, apply_default_css=False)
-    values = {"steps": 400, "m": 500.0, "s": 125.0, "t_min": None, "t_max": None}
+    values = {"steps": presets.SCHEDULE_STEPS, "m": 500.0, "s": 125.0, "t_min": None, "t_max": None}
     with gr.Row(elem_classes="dt-columns"):
         with gr.Column(scale=4, min_width=320):
             names = gr.CheckboxGroup(COMPARABLE, value=SHOWN_FIRST, label="Schedules", elem_classes="dt-names")

@@ -1,6 +1,7 @@
 """What one running server has: where its runs lie, how long they stay, and how fast it is."""
 
 import logging
+import math
 import os
 import re
 import tempfile
@@ -72,7 +73,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Server:
-    """The folder of all runs and how many hours each of them is kept."""
+    """The folder of all runs and how many hours each of them is kept after its last use, infinitely many for ever."""
 
     root: Path
     hours: float
@@ -88,17 +89,21 @@ class Server:
 
 
 def server_from_environment() -> Server:
-    """DREAMTIME_RUNS names the folder, DREAMTIME_KEEP_HOURS the time; both have defaults. Raises ValueError."""
-    root = Path(os.environ.get("DREAMTIME_RUNS") or Path(tempfile.gettempdir()) / "dreamtime-runs").absolute()
+    """DREAMTIME_RUNS names the folder, DREAMTIME_KEEP_HOURS the time, 0 for ever. Raises ValueError.
+
+    A folder that was named may hold runs of the command line, too: there they stay for ever unless the time was named as well.
+    """
+    named = os.environ.get("DREAMTIME_RUNS")
+    root = Path(named or Path(tempfile.gettempdir()) / "dreamtime-runs").absolute()
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(
             f"The folder of runs {str(root)!r} cannot be made ({error.strerror}): choose another by DREAMTIME_RUNS."
         ) from error
-    if not re.fullmatch(r"\d+(\.\d+)?", hours := os.environ.get("DREAMTIME_KEEP_HOURS") or "24"):
-        raise ValueError(f"DREAMTIME_KEEP_HOURS must be a number of hours such as 24 or 0.5, got {hours!r}.")
-    return Server(root, float(hours), Pace())
+    if not re.fullmatch(r"\d+(\.\d+)?", hours := os.environ.get("DREAMTIME_KEEP_HOURS") or ("0" if named else "24")):
+        raise ValueError(f"DREAMTIME_KEEP_HOURS must be a number of hours such as 24 or 0.5, or 0 for ever, got {hours!r}.")
+    return Server(root, float(hours) or math.inf, Pace())
 
 
 def disc() -> Reference:
@@ -142,9 +147,9 @@ def warm_up(server: Server) -> None:
 
 
 def keep_house(server: Server) -> None:
-    """Warm up once, then sweep now and then, for as long as the process lives."""
+    """Warm up once, then sweep now and then, for as long as the process lives and unless runs are kept for ever."""
     warm_up(server)
-    while True:
+    while server.hours < math.inf:
         try:
             runs.sweep(server.root, server.hours * 3600)
         except OSError:

@@ -16,10 +16,12 @@ from dreamtime.ui.text_layout import TextTab, lay_out, text_presets
 from dreamtime.ui.watching import Updates
 from dreamtime.ui.widgets import (
     AUTOMATIC,
+    DRAWN_SEEDS,
+    EXACT,
     KNOBS,
-    MAX_SEED,
     PRIOR_NAMES,
     followed,
+    guidance_followed,
     kept_elsewhere,
     preset_values,
     residual_followed,
@@ -56,7 +58,7 @@ def connect_start(tab: TextTab, server: Server) -> None:
         prompt: str, preset: str, prior: str, seed: float, randomise: bool, stood_for: str, *values: Any
     ) -> Iterator[Updates]:
         with one_sentence(escape):
-            chosen = secrets.randbelow(MAX_SEED) if randomise else seed
+            chosen = secrets.randbelow(DRAWN_SEEDS) if randomise else seed
             knobs = dict(zip(KNOBS, values, strict=True))
             knobs = followed(knobs, stood_for, (preset, prior, knobs["method"]), preset_values)
             knobs = residual_followed(knobs, preset, prior)
@@ -80,7 +82,7 @@ def prompt_again(tab: TextTab, run: Run) -> Updates:
     # Whoever has a link need not learn where this machine keeps other models.
     known = {tab.prior: settings.prior, tab.banner: banner_of(settings.prior)} if settings.prior in PRIOR_NAMES else {}
     start = start_word(preset, settings.prior if known else AUTOMATIC, method)
-    chosen = {tab.prompt: settings.prompt, tab.preset: preset, tab.randomise: False, tab.start: start}
+    chosen = {tab.prompt: settings.prompt, tab.preset: preset, tab.randomise: settings.seed > EXACT, tab.start: start}
     return {**chosen, **known, **{tab.knobs[name]: value for name, value in values.items()}}
 
 
@@ -100,11 +102,16 @@ def connect_choices(tab: TextTab, server: Server) -> None:
         with one_sentence(escape):
             return suited_to(preset, prior, method, objective)
 
+    def residual_chosen(preset: str, prior: str, method: str, objective: str, image_residual: Any, scale: Any) -> Any:
+        with one_sentence(escape):
+            return guidance_followed(preset, prior, method, objective, image_residual, scale)
+
     knobs = list(tab.knobs.values())
     method, objective = tab.knobs["method"], tab.knobs["objective"]
+    scale, residual = tab.knobs["guidance_scale"], tab.knobs["image_residual"]
     start_and_objective = [tab.preset, tab.prior, method, objective]
-    suited = [tab.knobs["guidance_scale"], tab.knobs["image_residual"]]
-    objective.input(objective_chosen, start_and_objective, suited, queue=False, **QUIET)
+    objective.input(objective_chosen, start_and_objective, [scale, residual], queue=False, **QUIET)
+    residual.input(residual_chosen, [*start_and_objective, residual, scale], scale, queue=False, **QUIET)
     starts = [tab.preset.input, tab.prior.input, method.input]
     gr.on(starts, start_chosen, [tab.preset, tab.prior, method], [tab.start, *knobs], queue=False, **QUIET)
     # Apart from the knobs, since estimating a GPU's memory takes seconds.

@@ -13,6 +13,7 @@ from dreamtime.ui.charts import loss_chart, schedule_chart
 from dreamtime.ui.driver import drive
 from dreamtime.ui.server import Server
 from dreamtime.ui.stage import Stage
+from dreamtime.ui.widgets import seed_shown
 
 Updates = dict[Any, Any]
 """Components to their new values; the others stay as they are."""
@@ -38,7 +39,7 @@ def begun(stage: Stage, run: Run) -> Updates:
         stage.run_id: run.id,
         stage.current: run.id,
         stage.last_run: run.id,
-        stage.seed: run.settings.seed,
+        stage.seed: seed_shown(run.settings),
         stage.results: gr.Column(visible=False),
         stage.go: gr.Button(interactive=False),
         stage.stop: gr.Button(visible=True),
@@ -115,20 +116,21 @@ def model_of(stage: Stage, run: Run) -> Updates:
 
 def watch(stage: Stage, server: Server, run: Run) -> Iterator[Updates]:
     """Work on a run and deliver it, telling the page about twice a second."""
-    yield begun(stage, run)
-    try:
-        rows = runs.curve_rows(run, runs.steps_done(run))
-        charts_at, progress_at = charts(stage, run), progress(stage, run)
-        for frame in drive(run):
-            # A slice that was killed may be taken up a few steps earlier.
-            rows[frame.step - 1 :] = [(frame.step, frame.t, frame.loss)]
-            if frame.preview is not None:
-                yield progress_at(frame) | charts_at(rows)
-        yield {stage.status: panels.status("Making the mesh", ["surface, texture, turntable"], busy=True)}
-        made = server.deliver(run)
-    except Exception:
-        yield over(stage, "Not finished", "what was saved before is kept; Resume goes on")
-        raise
+    with runs.attended(run):
+        yield begun(stage, run)
+        try:
+            rows = runs.curve_rows(run, runs.steps_done(run))
+            charts_at, progress_at = charts(stage, run), progress(stage, run)
+            for frame in drive(run):
+                # A slice that was killed may be taken up a few steps earlier.
+                rows[frame.step - 1 :] = [(frame.step, frame.t, frame.loss)]
+                if frame.preview is not None:
+                    yield progress_at(frame) | charts_at(rows)
+            yield {stage.status: panels.status("Making the mesh", ["surface, texture, turntable"], busy=True)}
+            made = server.deliver(run)
+        except Exception:
+            yield over(stage, "Not finished", "what was saved before is kept; Resume goes on")
+            raise
     yield finished(stage, run, made)
 
 
@@ -138,4 +140,4 @@ def shown(stage: Stage, run: Run) -> Updates:
     picture = panels.picture_file(panels.title_of(run.settings), made.files["picture"], "the result")
     charted = charts(stage, run)(runs.curve_rows(run, made.steps))
     page = finished(stage, run, made) | model_of(stage, run) | charted
-    return {**page, stage.live: picture, stage.run_id: run.id, stage.seed: run.settings.seed}
+    return {**page, stage.live: picture, stage.run_id: run.id, stage.seed: seed_shown(run.settings)}

@@ -5,16 +5,18 @@ Gradio enforces bounds and menus in the browser, and hardly any for callers of t
 
 import math
 import re
+from abc import ABCMeta
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import gradio as gr
+from gradio.component_meta import ComponentMeta
 
 from dreamtime import objectives, presets
 from dreamtime.methods import METHODS
-from dreamtime.presets import Settings, one_of, within
+from dreamtime.presets import RANGES, Settings, one_of, within
 from dreamtime.prompts import MAX_PROMPT_CHARACTERS, check_characters, checked_prompt
 
 PRESET_NAMES = tuple(presets.PRESETS["cpu"])
@@ -23,14 +25,32 @@ AUTOMATIC = "auto"
 
 PRIOR_NAMES = (AUTOMATIC, *presets.PRIORS)
 Start = TypeVar("Start")
-MAX_SEED = 2**31 - 1  # what a browser's number holds exactly, and more than enough
+DRAWN_SEEDS = 2**31  # as many as the page draws from: short to read, and more than enough
+EXACT = 2**53 - 1  # the largest whole number that a browser does not round
+
+
+class WithoutStub(ComponentMeta):  # type: ignore[misc]  # Gradio's classes are untyped here
+    """Gradio's metaclass writes a stub file beside the source of every component; this one leaves the source folder alone."""
+
+    def __new__(cls, name: str, bases: tuple[type, ...], attributes: dict[str, Any]) -> "WithoutStub":
+        return ABCMeta.__new__(cls, name, bases, attributes)
+
+
+class SentText(gr.Textbox, metaclass=WithoutStub):  # type: ignore[misc]
+    """A text box that hands on what a program sent, whatever it is; Gradio's own would make text of a number or a list."""
+
+    is_template = True  # for the browser, it is a text box
+
+    def preprocess(self, payload: Any) -> Any:
+        return payload
 
 
 def whole(what: str, value: Any) -> int:
     """The number as an integer; raises ValueError when it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value != int(value):
+    number = int(value) if isinstance(value, float) and value.is_integer() else value
+    if isinstance(number, bool) or not isinstance(number, int):
         raise ValueError(f"The {what} must be a whole number, got {str(value)[:40]}.")
-    return int(value)
+    return number
 
 
 def timestep(what: str, value: Any) -> int:
@@ -105,7 +125,7 @@ class Knob:
         hidden: dict[str, Any] = {"value": value, "label": self.label, "visible": False}
         if self.names:
             return gr.Dropdown(list(self.names), **hidden)
-        return gr.Number(**hidden) if self.read in (whole, real, timestep) else gr.Textbox(**hidden)
+        return gr.Number(**hidden) if self.read in (whole, real, timestep) else SentText(**hidden)
 
 
 def spelled(value: Any) -> Any:
@@ -115,9 +135,9 @@ def spelled(value: Any) -> Any:
 
 SCHEDULING: dict[str, Knob] = {
     "schedule": Knob("Schedule", "How t falls over the run", short_text, names=tuple(presets.SCHEDULES)),
-    "steps": Knob("Steps", "Optimisation steps: more is finer", whole, 1, 50_000),
-    "m": Knob("m", "Centre of the prior weight", real, -1000, 2000),
-    "s": Knob("s", "Width of the prior weight", real, 1, 10_000),
+    "steps": Knob("Steps", "Optimisation steps: more is finer", whole, *RANGES["steps"]),
+    "m": Knob("m", "Centre of the prior weight", real, *RANGES["m"]),
+    "s": Knob("s", "Width of the prior weight", real, *RANGES["s"]),
     "t_min": Knob("t min", "Smallest timestep", timestep, 0, 999),
     "t_max": Knob("t max", "Largest timestep", timestep, 0, 999),
     "fixed_t": Knob("Fixed t", "Timestep of the schedule “fixed”", whole, 0, 999),
@@ -127,20 +147,22 @@ SCHEDULING: dict[str, Knob] = {
 GUIDING: dict[str, Knob] = {
     "objective": Knob("Objective", "What the prior's answer is held against", short_text, names=tuple(objectives.OBJECTIVES)),
     "guidance": Knob("Guidance", "How text and no text are combined", short_text, names=tuple(objectives.GUIDANCES)),
-    "guidance_scale": Knob("Guidance scale", "Pull of the prompt; 1 is none", real, 0, 1000),
+    "guidance_scale": Knob("Guidance scale", "Pull of the prompt; 1 is none", real, *RANGES["guidance_scale"]),
     "weighting": Knob("Weighting", "w(t) of the gradient", short_text, names=tuple(presets.WEIGHTINGS)),
     "negative_prompt": Knob("Negative prompt", "What to steer away from", short_text),
-    "image_residual": Knob("Image residual", "Weight of SDS between images; 0 is between latents", real, 0, 10_000),
+    "image_residual": Knob(
+        "Image residual", "Weight of SDS between images; 0 is between latents", real, *RANGES["image_residual"]
+    ),
 }
 
 RENDERING: dict[str, Knob] = {
     "representation": Knob("Representation", "What is optimised", short_text, names=tuple(presets.REPRESENTATIONS)),
     "background": Knob("Background", "What lies behind it meanwhile", short_text, names=tuple(presets.BACKGROUNDS)),
-    "views": Knob("Views", "Images per step", whole, 1, 16),
-    "albedo_share": Knob("Albedo share", "Share of steps without light", real, 0, 1),
-    "textureless_share": Knob("Textureless share", "Share of steps in white", real, 0, 1),
-    "light_spread": Knob("Light spread", "From the camera, scene units", real, 0, 10),
-    "ambient": Knob("Ambient light", "Its mean share of the light", real, 0, 1),
+    "views": Knob("Views", "Images per step", whole, *RANGES["views"]),
+    "albedo_share": Knob("Albedo share", "Share of steps without light", real, *RANGES["albedo_share"]),
+    "textureless_share": Knob("Textureless share", "Share of steps in white", real, *RANGES["textureless_share"]),
+    "light_spread": Knob("Light spread", "From the camera, scene units", real, *RANGES["light_spread"]),
+    "ambient": Knob("Ambient light", "Its mean share of the light", real, *RANGES["ambient"]),
 }
 
 LOADING: dict[str, Knob] = {
@@ -173,18 +195,34 @@ def resolved(prior: str) -> str:
     return automatic_prior()[0] if prior == AUTOMATIC else prior
 
 
+def turned(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that say something: an empty widget, or what a program leaves out, leaves the preset's value."""
+    return {name: value for name, value in choices.items() if value is not None and value != ""}
+
+
 def checked_choices(choices: Mapping[str, Any], knobs: Mapping[str, Knob] = KNOBS) -> dict[str, Any]:
-    """The knobs that were turned, as settings; an empty widget leaves the preset's value."""
-    return {name: knobs[name].checked(value) for name, value in choices.items() if value is not None and value != ""}
+    """The knobs that were turned, as settings."""
+    return {name: knobs[name].checked(value) for name, value in turned(choices).items()}
+
+
+def check_effect(schedule: str, choices: Mapping[str, Any]) -> None:
+    """Raise ValueError if a program sent what would change nothing; a page sends all that its widgets hold."""
+    presets.check_effect(schedule, turned(choices))
 
 
 def settings_of(prompt: Any, preset: Any, prior: Any, seed: Any, choices: Mapping[str, Any]) -> Settings:
     """What was chosen, as settings; raises ValueError with one clear sentence. A prior is a name of the menu, never a path."""
     one_of("preset", str(preset), PRESET_NAMES)
     one_of("prior", str(prior), PRIOR_NAMES)
-    within("seed", whole("seed", seed), 0, MAX_SEED)
+    if prompt is None:
+        raise ValueError("The prompt must be text, got nothing.")
     changes = checked_choices(choices)
     return presets.preset(preset, prior=resolved(prior), prompt=checked_prompt(prompt), seed=whole("seed", seed), **changes)
+
+
+def seed_shown(settings: Settings) -> Any:
+    """A run's seed for the page; one that a browser would round, as no page draws it, leaves what stands there."""
+    return settings.seed if settings.seed <= EXACT else gr.skip()
 
 
 def values_of(settings: Settings, knobs: Iterable[str]) -> dict[str, Any]:
@@ -250,10 +288,19 @@ def residual_followed(knobs: Mapping[str, Any], preset: str, prior: str) -> dict
     return {**knobs, "image_residual": 0.0} if left else dict(knobs)
 
 
-def suited_to(preset: str, prior: str, method: str, objective: str) -> tuple[float, float]:
-    """The guidance scale and the image residual that a preset gives to an objective.
+def suited_to(preset: str, prior: str, method: str, objective: str, image_residual: Any = None) -> tuple[float, float]:
+    """The guidance scale and the image residual that a preset gives to an objective, or to one with that image residual.
 
     Raises ValueError where the prior cannot serve it.
     """
-    made = presets.preset(preset, prior=resolved(prior), method=method, objective=objective)
+    chosen: dict[str, Any] = {} if image_residual is None else {"image_residual": float(image_residual)}
+    made = presets.preset(preset, prior=resolved(prior), method=method, objective=objective, **chosen)
     return made.guidance_scale, made.image_residual
+
+
+def guidance_followed(preset: str, prior: str, method: str, objective: str, image_residual: Any, scale: Any) -> Any:
+    """The guidance scale beside an image residual that has just been chosen: one that was left alone goes with it."""
+    with_residual, without = (suited_to(preset, prior, method, objective, each)[0] for each in (None, 0.0))
+    if scale not in (with_residual, without):
+        return scale
+    return suited_to(preset, prior, method, objective, image_residual)[0]

@@ -102,6 +102,21 @@ def test_a_stop_keeps_the_mesh_and_resume_goes_on_along_the_same_schedule(client
     assert (resumed[-1]["step"], resumed[-1]["status"]) == (steps, "finished")
 
 
+def test_a_call_that_waits_is_stopped_by_the_id_in_its_progress(client: Client) -> None:
+    job = client.submit("a red cube", preset="draft", steps=400, api_name="/generate_3d")
+    for _ in range(240):
+        told = [unit.desc for unit in job.status().progress_data or ()]
+        if told and told[0].endswith("optimising"):
+            break
+        time.sleep(0.5)
+    run_id = told[0].removeprefix("run ").removesuffix(", optimising")
+    assert client.predict(run_id, api_name="/stop") == "stopping"
+    assert job.result()["state"] == "stopped"
+    with pytest.raises(AppError, match="Nobody works on this run: resume goes on with it"):
+        client.predict(run_id, api_name="/stop")
+    assert client.predict(run_id, api_name="/run_status")["state"] == "stopped"
+
+
 def test_whoever_leaves_finds_the_run_saved(client: Client) -> None:
     job = client.submit("a white cone", preset="draft", api_name="/text_to_3d")
     for said in job:
@@ -139,6 +154,8 @@ def test_schedule_gives_the_numbers_of_the_paper(client: Client) -> None:
     assert client.predict("custom", 3, table="900, 500, 100", api_name="/schedule")["t"] == [900, 500, 100]
     with pytest.raises(AppError, match="A custom schedule needs a table"):
         client.predict("custom", 3, api_name="/schedule")
+    with pytest.raises(AppError, match="The schedule 'uniform' has no m: it takes t_min, t_max"):
+        client.predict("uniform", m=300, api_name="/schedule")
 
 
 @pytest.mark.parametrize(
@@ -146,15 +163,21 @@ def test_schedule_gives_the_numbers_of_the_paper(client: Client) -> None:
     [
         ({"prompt": "   "}, "The prompt is empty"),
         ({"prompt": "cube " * 200}, "up to 400 characters"),
+        ({"prompt": 5}, "The prompt must be text, got int."),
+        ({"prompt": ["a red cube"]}, "The prompt must be text, got list."),
+        ({"prompt": None}, "The prompt must be text, got nothing."),
         ({"preset": "<img src=x onerror=alert(1)>"}, "not in the list of choices"),
         ({"prior": "/etc"}, "not in the list of choices"),
         ({"prior": "stabilityai/some-model"}, "not in the list of choices"),
-        ({"steps": 0}, "steps must lie between 1 and 50000"),
-        ({"steps": 10**9}, "steps must lie between 1 and 50000"),
+        ({"steps": 0}, "steps must lie between 1 and 1000000"),
+        ({"steps": 10**9}, "steps must lie between 1 and 1000000"),
         ({"steps": 2.5}, "steps must be a whole number"),
         ({"seed": -1}, "seed must lie between"),
-        ({"views": 10_000}, "views must lie between 1 and 16"),
-        ({"s": 0}, "s must lie between 1"),
+        ({"views": 10_000}, "views must lie between 1 and 64"),
+        ({"s": 0}, "s of the prior weight must be a positive number"),
+        ({"seed": 2**63}, "seed must lie between 0 and 9223372036854775807"),
+        ({"fixed_t": 300}, "The schedule 'time-prioritized' has no fixed_t: it takes t_min, t_max, m, s."),
+        ({"schedule": "uniform", "table": "900, 20"}, "The schedule 'uniform' has no table: it takes t_min, t_max."),
         ({"t_min": 900, "t_max": 100}, "t_min < t_max"),
         ({"schedule": "custom"}, "A custom schedule needs a table"),
         ({"schedule": "custom", "table": "100, 900"}, "never rise"),
@@ -197,15 +220,15 @@ def test_every_endpoint_is_documented_and_labelled(client: Client) -> None:
     parameters = endpoints["/text_to_3d"]["parameters"]
     assert [p["parameter_name"] for p in parameters] == ["prompt", "preset", "prior", "seed", *KNOBS]
     assert [p["parameter_name"] for p in parameters if not p["parameter_has_default"]] == ["prompt"]
-    assert [p["parameter_default"] for p in endpoints["/schedule"]["parameters"][:4]] == ["time-prioritized", 400, 500, 125]
+    assert [p["parameter_default"] for p in endpoints["/schedule"]["parameters"][:4]] == ["time-prioritized", 600, None, None]
 
 
 def test_what_a_knob_may_be_is_documented_where_it_is_checked(app: Served) -> None:
     with urllib.request.urlopen(f"{app.url}gradio_api/mcp/schema", timeout=30) as answer:
         tools = {tool["name"]: tool["inputSchema"]["properties"] for tool in json.load(answer)}
-    assert tools["text_to_3d"]["views"]["description"] == "Images per step, 1 to 16."
+    assert tools["text_to_3d"]["views"]["description"] == "Images per step, 1 to 64."
     assert "hifa" in tools["text_to_3d"]["schedule"]["description"]
-    assert tools["schedule"]["s"]["description"] == "Width of the prior weight, 1 to 10000."
+    assert tools["schedule"]["s"]["description"] == "Width of the prior weight, 0 to 1000000."
 
 
 def text_of(result: CallToolResult) -> str:
@@ -224,7 +247,7 @@ def test_mcp_clients_find_the_tools_and_get_one_plain_answer(app: Served) -> Non
             tools = {tool.name: tool for tool in (await session.list_tools()).tools}
             assert {"generate_3d", "run_status", "stop_run", "schedule"} <= set(tools)
             assert tools["generate_3d"].inputSchema["required"] == ["prompt"]
-            assert "1 to 50000" in tools["generate_3d"].inputSchema["properties"]["steps"]["description"]
+            assert "1 to 1000000" in tools["generate_3d"].inputSchema["properties"]["steps"]["description"]
 
             made = text_of(await session.call_tool("generate_3d", {"prompt": "a yellow cone", "steps": 3}))
             address = made.split("'glb_url': '")[1].split("'")[0]

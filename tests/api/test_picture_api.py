@@ -114,15 +114,17 @@ def test_what_is_no_picture_is_refused_in_one_sentence(
 @pytest.mark.parametrize(
     ("nonsense", "sentence"),
     [
-        ({"elevation": 95}, "elevation must lie between -30 and 80"),
+        ({"elevation": 95}, "elevation must lie between -89 and 89"),
         ({"foreground_ratio": 0.1}, "foreground ratio must lie between 0.3 and 1"),
         ({"remove_background": "maybe"}, "not in the list of choices"),
         ({"prior": "toybox"}, "not in the list of choices"),
         ({"prior": "/etc"}, "not in the list of choices"),
         ({"prompt": "cube " * 200}, "up to 400 characters"),
+        ({"prompt": 5}, "The prompt must be text of up to 400 characters."),
+        ({"fixed_t": 300}, "The schedule 'time-prioritized' has no fixed_t: it takes t_min, t_max, m, s."),
         ({"prompt": "a cube", "text_weight": -1}, "text weight must lie between"),
         ({"objective": "vsd"}, "not in the list of choices"),
-        ({"steps": 0}, "steps must lie between 1 and 50000"),
+        ({"steps": 0}, "steps must lie between 1 and 1000000"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )

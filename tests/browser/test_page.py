@@ -226,7 +226,7 @@ def test_schedules_are_compared_and_saved(open_page: Open) -> None:
         page.get_by_role("button", name="Download the table as CSV").click()
     lines = download.value.path().read_text().splitlines()
     assert lines[0] == "step,time-prioritized,uniform low,uniform high,linear,hifa,sigmoid"
-    assert len(lines) == 401
+    assert len(lines) == 601
 
 
 def test_a_phone_shows_everything_in_one_column(open_page: Open) -> None:

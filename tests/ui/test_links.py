@@ -31,7 +31,7 @@ from dreamtime.ui.pictures import (
     reference_of,
 )
 from dreamtime.ui.server import Pace, Server, disc
-from dreamtime.ui.widgets import KNOBS, PRESET_NAMES, settings_of, start_of, values_of
+from dreamtime.ui.widgets import EXACT, KNOBS, PRESET_NAMES, settings_of, start_of, values_of
 
 TURNED: list[dict[str, Any]] = [
     {"steps": 500},
@@ -174,6 +174,43 @@ def test_a_model_that_is_not_in_the_menu_stays_untold(page: tuple[gr.Blocks, Ser
     assert "Prior" not in said
 
 
+@pytest.mark.usefixtures("delivered")
+@pytest.mark.parametrize("seed", [EXACT, EXACT + 1])
+def test_a_seed_that_a_browser_would_round_is_drawn_anew(page: tuple[gr.Blocks, Server], seed: int) -> None:
+    """Generate would be refused, or make another run than it says."""
+    for settings in (presets.preset("draft", "cpu", prompt="a red cube", seed=seed), image_preset("draft", "cpu", seed=seed)):
+        said = opened(page, created(page, settings).id)
+        held = seed == EXACT
+        assert (said["Seed"], said["New seed each time"]) == (seed if held else gr.skip(), not held)
+
+
+@pytest.fixture
+def notices(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a page is told in passing."""
+    said = list[str]()
+    monkeypatch.setattr(gr, "Info", lambda message, **options: said.append(message))
+    return said
+
+
+GOES_ON = "This run goes on: its result comes when it is done or stopped."
+
+
+@pytest.mark.usefixtures("delivered")
+@pytest.mark.parametrize("lock", runs.LOCKS)
+def test_a_run_that_goes_on_is_told_and_changes_nothing(page: tuple[gr.Blocks, Server], notices: list[str], lock: str) -> None:
+    """Neither Stop nor Generate, which belong to the page that runs it."""
+    run = created(page, presets.preset("draft", "cpu", prompt="a red cube"))
+    shows = [event.fn for event in page[0].fns.values() if event.name == "show_pressed"]
+    with runs.holding(run, lock):
+        assert opened(page, run.id) == {"Run id": ""}, "as without a link: the browser's own last run"
+        for show_pressed in shows:
+            assert list(show_pressed(run.id).values()) == [gr.skip()]
+    assert notices == [GOES_ON] * (1 + len(shows))
+    assert len(shows) == 2
+    assert len(shows[0](run.id)) > 10
+    assert opened(page, run.id)["Prompt"] == "a red cube"
+
+
 @pytest.mark.parametrize(
     ("run_id", "sentence"),
     [("0" * 32, "There is no run with this id here"), ("<b>", "A run id is 32 hexadecimal digits"), ("", "A run id is")],
@@ -237,5 +274,17 @@ def test_an_example_shows_what_was_made_of_it_unless_a_run_goes_on(
     for current in ("", run.id):
         models = [value.value for value in chosen((0, None), current).values() if isinstance(value, gr.Model3D)]
         assert len(models) == 1
-    with runs.working_on(run):
-        assert len(chosen((0, None), run.id)) == 1
+    for lock in runs.LOCKS:
+        with runs.holding(run, lock):
+            assert len(chosen((0, None), run.id)) == 1
+
+
+def test_the_guidance_scale_follows_the_image_residual(page: tuple[gr.Blocks, Server]) -> None:
+    (event,) = [event for event in page[0].fns.values() if event.name == "residual_chosen"]
+    labels = [str(component.label) for component in event.inputs]
+    assert labels == ["Quality", "Prior", "Method", "Objective", "Image residual", "Guidance scale"]
+    assert [str(component.label) for component in event.outputs] == ["Guidance scale"]
+    assert [name for _, name in event.targets] == ["input"]
+    assert event.fn("standard", "toybox", "dreamtime", "sds", 0, 2.5) == 3.5
+    with pytest.raises(gr.Error, match="it must be 0, got 30"):
+        event.fn("standard", "toybox", "dreamtime", "csd", 30, 3.5)

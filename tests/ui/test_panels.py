@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from html import unescape
 from pathlib import Path
 from xml.etree import ElementTree
@@ -111,7 +112,9 @@ def test_header_and_footer_are_well_formed_and_fetch_nothing() -> None:
         assert "src=" not in html
         assert "url(http" not in html
     assert "<b>" not in unescape(panels.header("toybox", "cpu", "&lt;b>")).split("dt-why")[0].split("<h1>")[0]
-    assert "24 hours" in panels.footer(24.0)
+    assert "until nobody has touched them for 24 hours, then they are deleted." in panels.footer(24.0)
+    assert "under an unguessable id. Your browser" in panels.footer(math.inf)
+    assert "deleted" not in panels.footer(math.inf)
 
 
 def test_errors_become_one_sentence_and_details_go_to_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,9 +1,11 @@
 """What a server knows of itself, and what the page says about time, examples and schedules because of it."""
 
+import math
 import os
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,8 @@ from dreamtime.priors import hub, layouts
 from dreamtime.runs import Result, Run
 from dreamtime.timesteps import Timetable, fixed_table
 from dreamtime.toybox.known import unknown_words
-from dreamtime.ui import controls
+from dreamtime.ui import controls, server
+from dreamtime.ui.app import cache_seconds
 from dreamtime.ui.controls import banner_of
 from dreamtime.ui.picture_layout import picture_presets
 from dreamtime.ui.schedule_tab import comparison, table_csv
@@ -29,9 +32,49 @@ ROOT = Path(__file__).parents[2]
 def test_the_environment_chooses_folder_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DREAMTIME_RUNS", str(tmp_path / "my runs"))
     monkeypatch.setenv("DREAMTIME_KEEP_HOURS", "1.5")
-    server = server_from_environment()
-    assert (server.root, server.hours) == (tmp_path / "my runs", 1.5)
-    assert server.root.is_dir()
+    chosen = server_from_environment()
+    assert (chosen.root, chosen.hours) == (tmp_path / "my runs", 1.5)
+    assert chosen.root.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("folder", "hours", "kept"),
+    [(None, None, 24), (None, "0", math.inf), ("named", None, math.inf), ("named", "24", 24), ("named", "0", math.inf)],
+)
+def test_a_folder_that_was_named_is_swept_only_if_the_time_was_named_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str | None, hours: str | None, kept: float
+) -> None:
+    """It may hold runs of the command line, which stay until somebody deletes them."""
+    monkeypatch.setattr(server.tempfile, "gettempdir", lambda: str(tmp_path))
+    for name, value in (("DREAMTIME_RUNS", folder and str(tmp_path / folder)), ("DREAMTIME_KEEP_HOURS", hours)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    assert server_from_environment().hours == kept
+
+
+@pytest.mark.parametrize(("hours", "swept"), [(math.inf, []), (0.5, [1800.0])])
+def test_the_house_is_swept_unless_runs_are_kept_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: float, swept: list[float]
+) -> None:
+    def tired(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    seen = list[float]()
+    monkeypatch.setattr(server, "warm_up", lambda server: None)
+    monkeypatch.setattr(runs, "sweep", lambda root, older_than: seen.append(older_than))
+    monkeypatch.setattr(server.time, "sleep", tired)
+    with suppress(KeyboardInterrupt):
+        server.keep_house(Server(tmp_path, hours, Pace()))
+    assert seen == swept
+
+
+@pytest.mark.parametrize(
+    ("hours", "seconds"),
+    [(24.0, (3600, 86_400)), (0.5, (75, 1800)), (0.001, (60, 60)), (240.0, (3600, 864_000)), (math.inf, (3600, 86_400))],
+)
+def test_copies_of_files_go_when_their_runs_go(hours: float, seconds: tuple[int, int]) -> None:
+    assert cache_seconds(hours) == seconds
 
 
 def test_an_estimate_is_steps_times_pace_and_the_mesh() -> None:

@@ -1,20 +1,29 @@
 """What people and programs send becomes settings, or one sentence that says what was expected."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 
 from dreamtime import presets
+from dreamtime.ui import widgets
 from dreamtime.ui.controls import schedule_preview
+from dreamtime.ui.pictures import PICTURE_KNOBS
 from dreamtime.ui.widgets import (
+    EXACT,
     KNOBS,
     PRESET_NAMES,
     PRIOR_NAMES,
+    SentText,
     followed,
+    guidance_followed,
     kept_elsewhere,
     preset_values,
     residual_followed,
+    seed_shown,
     settings_of,
     start_word,
     suited_to,
@@ -61,6 +70,7 @@ def test_choices_arrive_in_the_settings_with_their_types() -> None:
         ({"steps": True}, "The steps must be a whole number, got True."),
         ({"steps": "40"}, "The steps must be a whole number, got 40."),
         ({"steps": 2.5}, "The steps must be a whole number, got 2.5."),
+        ({"steps": 10**400}, "The steps must lie between 1 and 1000000, got a number of 401 digits."),
         ({"m": math.nan}, "The m must be a finite number, got nan."),
         ({"guidance_scale": [1]}, r"The guidance scale must be a finite number, got \[1\]."),
         ({"t_max": "soon"}, "The t max must be a whole number, got soon."),
@@ -101,16 +111,59 @@ def test_a_prior_is_a_name_of_the_menu(prior: Any) -> None:
         settings_of("a red cube", "draft", prior, 0, {})
 
 
-@pytest.mark.parametrize("seed", [-1, 2**31, 0.5, None, "7", math.nan])
-def test_a_seed_is_a_whole_number_that_browsers_hold(seed: Any) -> None:
+@pytest.mark.parametrize("seed", [-1, 2**63, 10**400, 0.5, None, "7", math.nan, math.inf])
+def test_a_seed_is_a_whole_number_that_runs_have(seed: Any) -> None:
     with pytest.raises(ValueError, match="seed must"):
         settings_of("a red cube", "draft", "toybox", seed, {})
 
 
-@pytest.mark.parametrize("prompt", ["", "  ", "x" * 401, None, 5, ["a red cube"]])
-def test_a_prompt_is_text_of_bounded_length(prompt: Any) -> None:
-    with pytest.raises(ValueError, match="prompt"):
-        settings_of(prompt, "draft", "toybox", 0, {})
+@pytest.mark.parametrize("seed", [0, 7.0, 2**31, 2**63 - 1])
+def test_any_seed_of_a_run_may_be_sent(seed: Any) -> None:
+    assert settings_of("a red cube", "draft", "toybox", seed, {}).seed == seed
+
+
+def test_what_a_run_can_have_can_be_chosen() -> None:
+    """Whatever the command line takes; else a link to its run would make Generate fail."""
+    for name, (low, high) in presets.RANGES.items():
+        if name in KNOBS | PICTURE_KNOBS:
+            knob = (KNOBS | PICTURE_KNOBS)[name]
+            assert (knob.low, knob.high) == (low, high)
+    assert made(steps=1_000_000, views=64, m=-5000, s=0.5).views == 64
+
+
+def test_the_page_shows_no_seed_that_a_browser_would_round() -> None:
+    asked = presets.preset("draft", prompt="a red cube")
+    assert seed_shown(replace(asked, seed=EXACT)) == EXACT
+    assert seed_shown(replace(asked, seed=EXACT + 1)) == gr.skip()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sentence"),
+    [
+        ("", "The prompt is empty"),
+        ("  ", "The prompt is empty"),
+        ("x" * 401, "up to 400 characters, got 401"),
+        (None, "The prompt must be text, got nothing."),
+        (5, "The prompt must be text, got int."),
+        (["a red cube"], "The prompt must be text, got list."),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_prompt_is_text_of_bounded_length(prompt: Any, sentence: str) -> None:
+    """Also where it comes through the box of an endpoint."""
+    with pytest.raises(ValueError, match=sentence):
+        settings_of(SentText(visible=False).preprocess(prompt), "draft", "toybox", 0, {})
+
+
+def test_a_box_for_programs_is_a_text_box_to_all_others() -> None:
+    """Gradio rebuilds a session's component from its class and arguments whenever an event skips it."""
+    box, plain = SentText(label="Prompt", visible=False), gr.Textbox(label="Prompt", visible=False)
+    again = type(box)(**box.constructor_args)
+    assert again.preprocess(5) == 5
+    assert again.get_block_name() == plain.get_block_name() == "textbox"
+    assert again.api_info() == plain.api_info()
+    assert isinstance(KNOBS["negative_prompt"].parameter(), SentText)
+    assert not Path(widgets.__file__).with_suffix(".pyi").exists(), "Gradio writes a stub beside the source of a component"
 
 
 @pytest.mark.parametrize("objective", ["sds", "vsd", "csd", "sdi"])
@@ -132,6 +185,19 @@ def test_an_image_residual_that_was_left_alone_goes_with_sds() -> None:
     assert settings_of("a red cube", "draft", "toybox", 0, followed_by).objective == "csd"
     turned = {**draft, "objective": "csd", "image_residual": 12.0}
     assert residual_followed(turned, "draft", "toybox") == turned
+
+
+def test_an_image_residual_brings_its_guidance_scale_to_the_page() -> None:
+    """As with the command line and the API, where nobody names a guidance scale."""
+    start = ("standard", "toybox", "dreamtime", "sds")
+    for residual in (0, 0.0, 5, 30.0, None):
+        changes = {} if residual is None else {"image_residual": float(residual)}
+        asked = presets.preset("standard", **changes)
+        assert suited_to(*start, residual) == (asked.guidance_scale, asked.image_residual)
+        for left_alone in (2.5, 3.5):
+            assert guidance_followed(*start, residual, left_alone) == asked.guidance_scale
+        assert guidance_followed(*start, residual, 9) == 9, "somebody has set it"
+    assert guidance_followed("standard", "stable-diffusion-1.5", "dreamtime", "sds", 5.0, 100) == 100
 
 
 def test_a_prior_that_stands_in_keeps_what_means_the_same_with_it() -> None:

@@ -1,0 +1,108 @@
+"""The tables that benchmarks keep: no row is lost, none of another model is taken for one of this."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_models import tiny_pipeline
+
+from benchmarks import clock, exact_prior, objectives, rows, text_to_3d
+from dreamtime.evaluation.geometry import score
+from dreamtime.presets import Settings
+from dreamtime.toybox.world import Thing
+
+OLD = {"iou": "0.1000", "iou_scaled": "0.1000", "color": "99.00", "seconds": "9.0", "budget": "b", "guidance_scale": "9"}
+
+
+def test_an_interruption_loses_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, first = tmp_path / "table.csv", [{"prompt": "a cat", "iou": "0.5"}]
+    rows.write_rows(path, ("prompt", "iou"), first)
+
+    def interrupted(writer: Any, rows: list[rows.Row]) -> None:
+        writer.writerow(rows[0])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(csv.DictWriter, "writerows", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        rows.write_rows(path, ("prompt", "iou"), [{"prompt": "a dog", "iou": "0.6"}, *first])
+    assert rows.rows_of(path) == first
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_rows_from_before_the_model_was_noted_stay(tmp_path: Path):
+    path = tmp_path / "table.csv"
+    rows.write_rows(path, ("prompt", "iou"), [{"prompt": "a cat", "iou": "0.5"}])
+    rows.write_rows(path, ("prompt", "model", "iou"), rows.rows_of(path))
+    assert rows.rows_of(path) == [{"prompt": "a cat", "model": "", "iou": "0.5"}]
+
+
+def test_rows_are_of_one_model_and_the_others_are_counted():
+    table = [{"model": "new", "iou": "1"}, {"model": "old", "iou": "2"}, {"iou": "3"}, {"model": "", "iou": "4"}]
+    assert rows.of_model(table, "new") == (table[:1], "Model new. Rows of other models that are left out: 3.")
+    assert rows.of_model(table[:1], "new") == (table[:1], "Model new.")
+
+
+def test_the_summary_of_twelve_prompts_is_of_one_model():
+    keys = [{"prompt": thing.caption, "schedule": name} for thing in text_to_3d.THINGS for name in text_to_3d.SCHEDULES]
+    new = [{**OLD, **key, "model": "new", "iou": "0.9000", "color": "2.00"} for key in keys]
+    text = text_to_3d.summary([*({**OLD, **key, "model": "old"} for key in keys), *new], "new")
+    assert "Model new. Rows of other models that are left out: 24." in text
+    assert "| uniform | 12 | 0.900 | 0.900 | 2.0 | 9.0 |" in text
+
+
+def test_the_summary_of_objectives_is_of_one_model_and_begins_with_the_start():
+    thing = Thing("cube", "red")
+    keys = [{"prompt": thing.caption, "variant": name, "seed": "0"} for name in objectives.VARIANTS]
+    same = {"likest": "cube", "steps": "7"}
+    new = [{**OLD, **same, **key, "model": "new", "iou": "0.9000"} for key in keys]
+    others = [{**new[0], "budget": "another"}, *({**OLD, **same, **key} for key in keys)]
+    text = objectives.summary([*others, *new], "new", [thing], "b")
+    assert f"Model new. Rows of other models that are left out: {len(keys)}." in text
+    table = [line for line in text.splitlines() if line.startswith("|")][2:]
+    assert [line.split(" | ")[0] for line in table] == [f"| {name}" for name in objectives.VARIANTS]
+    assert table[0].startswith("| the start | 9 | 7 | 1 | 0.900")
+
+
+def test_the_summary_of_exact_priors_is_of_one_model():
+    key = {"prompt": exact_prior.PROMPTS[0], "asked": "the truth", "between": "images", "preset": "draft"}
+    text = exact_prior.summary([{**OLD, **key}, {**OLD, **key, "model": "new", "iou_scaled": "0.9000"}], "new")
+    assert "Model new. Rows of other models that are left out: 1." in text
+    assert "| the truth | images | draft | 0.90 | nan |" in text
+
+
+@pytest.mark.parametrize("benchmark", [text_to_3d, objectives, exact_prior])
+def test_a_row_says_of_which_model_it_is(benchmark: Any):
+    assert "model" in benchmark.FIELDS
+
+
+def test_the_start_is_the_ball_that_every_run_begins_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    tiny_pipeline("epsilon").save_pretrained(tmp_path / "model")
+
+    def small(preset: str, thing: Thing, variant: str, seed: int, steps: int) -> Settings:
+        sizes = {"views": 1, "resolution": 16, "samples_per_ray": 16, "mesh_resolution": 24, "texture_size": 64}
+        return Settings(thing.caption, prior=str(tmp_path / "model"), seed=seed, steps=steps, **sizes)
+
+    meshes = []
+
+    def likest(mesh: Any, color: str) -> str:
+        meshes.append(mesh)
+        return "sphere"
+
+    monkeypatch.setattr(objectives, "recipe", small)
+    monkeypatch.setattr(objectives, "likest_solid", likest)
+    ball = Thing("sphere", "red")
+    row = objectives.one_run("draft", ball, objectives.START, 0, 250, 0, tmp_path / "strip.png")
+    assert (row["steps"], row["passes_taken"], row["guidance_scale"], row["likest"]) == ("0", "0", "none", "sphere")
+    assert score(meshes[0], ball).iou_scaled > 0.8
+    assert row["iou"] == f"{score(meshes[0], ball).iou:.4f}"
+    assert (tmp_path / "strip.png").is_file()
+
+
+def test_a_clock_adds_up_what_each_part_takes(monkeypatch: pytest.MonkeyPatch):
+    time = iter([0.0, 3.0, 10.0, 14.0])
+    monkeypatch.setattr(clock, "now", lambda: next(time))
+    watch = clock.Clock()
+    double = watch.timed("double", lambda x: 2 * x)
+    assert (double(1), double(2)) == (2, 4)
+    assert watch.spent == {"double": 7.0}
