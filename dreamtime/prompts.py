@@ -59,7 +59,7 @@ def check_characters(what: str, text: str) -> None:
 def checked_prompt(prompt: object) -> str:
     """The prompt without surrounding blanks; raises ValueError on what is no text, empty or too long."""
     if not isinstance(prompt, str):
-        raise ValueError(f"The prompt must be text, got {type(prompt).__name__}.")
+        raise ValueError(f"The prompt must be text, got {'nothing' if prompt is None else type(prompt).__name__}.")
     text = " ".join(prompt.split())
     check_characters("prompt", text)
     if not text:

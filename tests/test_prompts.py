@@ -178,7 +178,7 @@ def test_a_good_prompt_is_kept_without_needless_blanks(given: str, kept: str):
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        (None, "must be text, got NoneType"),
+        (None, "must be text, got nothing"),
         (7, "must be text, got int"),
         (["a red cube"], "must be text, got list"),
         ("", "is empty"),

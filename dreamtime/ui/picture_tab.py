@@ -95,7 +95,7 @@ def connect_examples(tab: PictureTab, server: Server) -> None:
                 tab.elevation: ELEVATION,
                 stage.current: "",
                 stage.results: gr.Column(visible=False),
-                stage.status: panels.status("An example", ["made beforehand at standard quality; Generate makes it anew"]),
+                stage.status: panels.status("An example", ["made beforehand; Generate makes it anew, at the quality chosen"]),
                 stage.live: panels.picture_file(picture.stem.replace("-", " "), picture, "the result"),
                 stage.view: gr.HTML(visible=False),
                 stage.model: gr.Model3D(str(model), visible=True),

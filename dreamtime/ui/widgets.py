@@ -214,8 +214,6 @@ def settings_of(prompt: Any, preset: Any, prior: Any, seed: Any, choices: Mappin
     """What was chosen, as settings; raises ValueError with one clear sentence. A prior is a name of the menu, never a path."""
     one_of("preset", str(preset), PRESET_NAMES)
     one_of("prior", str(prior), PRIOR_NAMES)
-    if prompt is None:
-        raise ValueError("The prompt must be text, got nothing.")
     changes = checked_choices(choices)
     return presets.preset(preset, prior=resolved(prior), prompt=checked_prompt(prompt), seed=whole("seed", seed), **changes)
 
