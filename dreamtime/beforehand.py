@@ -34,7 +34,7 @@ TAKEN_FOR_NOISE = (
 
 TAKEN_FOR_ZERO123 = (
     "Nothing says whether {!r} is told how high the picture was taken, as Stable-Zero123 is: it is taken for a Zero-1-to-3,"
-    ' which is not. If it is, put "absolute_elevation": true into its model_index.json.'
+    ' which is not. If it is, put "absolute_elevation": true into the model_index.json of a copy.'
 )
 
 MANY_WORDS = 55  # with the view's and the marks at both ends, about the 77 tokens that CLIP reads

@@ -174,8 +174,8 @@ def request_stop(run: Run) -> None:
     Raises `RunError` where nobody does.
     """
     with disk_errors():
-        if not goes_on(run):
-            raise RunError("Nobody works on this run: resume goes on with it.")
+        if not (is_held(run, ATTENDED) or is_held(run, WORKING)):
+            raise RunError("Nobody works on this run: there is nothing to stop.")
         (run.folder / "stop").touch()
 
 
@@ -253,6 +253,8 @@ def is_held(run: Run, name: str) -> bool:
             return False
     except Timeout:
         return True
+    except OSError:  # another's run, or a disk that is only read: whoever may not write cannot hold it either
+        return False
 
 
 def mesh_is_made(run: Run) -> bool:

@@ -127,7 +127,7 @@ def test_a_run_can_be_stopped_as_soon_as_its_id_is_told(model, tmp_path, monkeyp
     (folder,) = tmp_path.iterdir()
     assert runs.steps_done(runs.open_run(tmp_path, folder.name)) == 1
     assert main(["stop", folder.name, "--runs", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.endswith("dreamtime: Nobody works on this run: resume goes on with it.\n")
+    assert capsys.readouterr().err.endswith("dreamtime: Nobody works on this run: there is nothing to stop.\n")
 
 
 def test_an_interrupt_while_the_mesh_is_made_says_how_to_go_on(model, tmp_path, monkeypatch, capsys) -> None:

@@ -401,7 +401,7 @@ def test_sweep_takes_only_old_idle_runs(tiny, tmp_path) -> None:
 
 def test_a_run_that_nobody_works_on_cannot_be_stopped(tiny, tmp_path) -> None:
     run = runs.create_run(tmp_path, tiny)
-    with pytest.raises(RunError, match=r"^Nobody works on this run: resume goes on with it\.$"):
+    with pytest.raises(RunError, match=r"^Nobody works on this run: there is nothing to stop\.$"):
         runs.request_stop(run)
     assert not runs.stop_requested(run)
 
@@ -442,13 +442,14 @@ def test_a_mesh_is_made_by_one_at_a_time(tiny, tmp_path, monkeypatch) -> None:
     run = runs.create_run(tmp_path, tiny)
     list(runs.work(run, seconds=0.0))
     written = []
-
-    def write_results(run: runs.Run, scene: object, steps: int, seconds: float) -> None:
-        written.append(runs.mesh_is_made(run))
-
-    monkeypatch.setattr(runs, "write_results", write_results)
+    monkeypatch.setattr(runs, "write_results", lambda run, *_: written.append(runs.mesh_is_made(run)))
     monkeypatch.setattr(runs, "delivered", lambda run: runs.Result(1, {}, {}, ()))
-    assert runs.deliver(run).steps == 1
+    second = threading.Thread(target=runs.deliver, args=(run,))
+    with runs.holding(run, runs.MESH):
+        second.start()
+        second.join(0.5)
+        assert written == []
+    second.join()
     assert written == [True]
     assert not runs.mesh_is_made(run)
 

@@ -176,6 +176,8 @@ def intact(folder: Path) -> Iterator[None]:
     """Whatever fails inside, where a cell's files are read and nothing else is done, raises `EvaluationError`."""
     try:
         yield
+    except (MemoryError, PermissionError):
+        raise
     except Exception as error:  # there is no end to what readers raise of damaged files
         raise damaged(folder) from error
 

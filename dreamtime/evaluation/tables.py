@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pandas as pd
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -55,14 +57,14 @@ def kept_features(folder: Path, scorer: Scorer) -> Features | None:
     path = folder / f"features-{scorer.fingerprint}.safetensors"
     if not (folder / "solid.safetensors").is_file():
         return None
-    if not path.is_file():
-        glances = read_curve(folder)
-        curve = torch.cat([glance.views for glance in glances]) if glances else torch.zeros(0, 1, 1, 3)
-        features = features_of(read_portrait(folder), curve, scorer)
-        tensors = {"color": features.color, "bare": features.bare, "curve": features.curve}
-        write_atomically(path, lambda temporary: save_file(tensors, temporary))
-    with intact(folder):
+    with suppress(OSError, SafetensorError, TypeError):  # not made yet, or damaged: then they are made anew
         return Features(**load_file(path))
+    glances = read_curve(folder)
+    curve = torch.cat([glance.views for glance in glances]) if glances else torch.zeros(0, 1, 1, 3)
+    features = features_of(read_portrait(folder), curve, scorer)
+    tensors = {"color": features.color, "bare": features.bare, "curve": features.curve}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary))
+    return features
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -145,11 +146,16 @@ def is_taken_for_granted(source: str) -> bool:
 
 
 def is_taken_for_zero123(source: str) -> bool:
-    """Whether nothing says if a model that is shown pictures is told how high they were taken, as Stable-Zero123 is."""
-    if known(source):
+    """Whether nothing says if a model that is shown pictures is told how high they were taken, as Stable-Zero123 is.
+
+    As far as that is known without the network.
+    """
+    folder = on_this_disk(source) or (cached(source) if HUB_ID.fullmatch(source) else None)
+    if known(source) or folder is None or not folder.is_dir():
         return False
-    folder = on_this_disk(source)
-    return folder is None or not folder.is_dir() or "absolute_elevation" not in read_index(folder, source)
+    with suppress(ModelUnavailable):
+        return "absolute_elevation" not in read_index(folder, source)
+    return False
 
 
 def checked_file(file: Path) -> Path:

@@ -70,7 +70,8 @@ measured on a CPU, offline, against shapes that are known exactly.
 * **Data.** {training.pictures:,} pictures of the toybox, 64x64 pixels, ray-traced from signed distances with 2x2
   supersampling, and the mirror images of what has a left and a right alike.{part}
   It knows {len(kinds)} kinds ({", ".join(kinds)}) in {len(COLORS)} colours ({", ".join(COLORS)}){more}.
-  A tenth of all combinations is held out (`dreamtime.toybox.world.held_out`). Cameras: elevation -10 to 45 degrees (15 %
+  A tenth of all combinations is held out (`dreamtime.toybox.world.held_out`), with what looks the same under another name
+  (`twin`). 6 % of the objects are white plaster, and their captions name no colour. Cameras: elevation -10 to 45 degrees (15 %
   from 45 to 85), any azimuth, distance 1.5 to 2.2, field of view 40 to 70 degrees. Lambertian light from a point near the
   camera, ambient share 0.3 to 0.6 (10 % without shading); a random shade of grey behind.
 * **Captions.** "a red cube, front view" and other wordings ({synonyms}; "a photo of", "a 3d model of", "a toy:"); some

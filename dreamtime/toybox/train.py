@@ -40,7 +40,7 @@ from dreamtime.toybox.training import (
     stratified_timesteps,
     to_input,
 )
-from dreamtime.toybox.world import COLORS, RELATIONS, Thing, kinds_named
+from dreamtime.toybox.world import COLORS, RELATIONS, SPLIT, Thing, kinds_named
 from dreamtime.types import Cameras
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def pictures(work: Path, count: int, seed: int, device: torch.device) -> tuple[U
         where = {"camera_to_world": drawn.cameras.camera_to_world, "fov_y": drawn.cameras.fov_y}
         return {"images": drawn.images, **where}
 
-    made_as = {"pictures": str(count), "seed": str(seed)}
+    made_as = {"pictures": str(count), "seed": str(seed), "held out": SPLIT}
     made = kept(work / "pictures.safetensors", made_as, make, device)
     cameras = Cameras(made["camera_to_world"], made["fov_y"], RESOLUTION, RESOLUTION)
     return made["images"], captions.read_text().split("\n"), cameras

@@ -40,6 +40,7 @@ from dreamtime.toybox.training import (
     stratified_timesteps,
     to_input,
 )
+from dreamtime.toybox.world import SPLIT
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def views(work: Path, count: int, seed: int, device: torch.device) -> NovelViews
         drawn = draw_novel_views(count, Generator().manual_seed(seed), device)
         return {"images": drawn.images, **vars(drawn.viewpoints)}
 
-    places = kept(work / "views.safetensors", {"objects": str(count), "seed": str(seed)}, make, device)
+    places = kept(work / "views.safetensors", {"objects": str(count), "seed": str(seed), "held out": SPLIT}, make, device)
     return NovelViews(places.pop("images"), Viewpoints(**places), [])
 
 

@@ -181,6 +181,10 @@ def all_pairs() -> list[Pair]:
     ]
 
 
+SPLIT = "with twins"
+"""What is held out, for whoever keeps pictures of the rest: those of another split are others."""
+
+
 def held_out(what: Object) -> bool:
     """Whether training never sees this whole combination: a tenth of them, by the SHA-256 of the caption."""
     return digest(what)[0] < 26

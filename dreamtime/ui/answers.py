@@ -28,8 +28,8 @@ def stream(server: Server, run: Run) -> Iterator[tuple[Any, ...]]:
     taken = f", the picture taken from {run.settings.elevation:g} degrees above" if run.settings.task == "image" else ""
     told = ". ".join([f"preparing{taken}", *beforehand.advice(run.settings)])
     with runs.attended(run):
-        yield run.id, run.settings.seed, runs.steps_done(run), told, *rest
-        step = 0
+        step = runs.steps_done(run)
+        yield run.id, run.settings.seed, step, told, *rest
         for frame in drive(run):
             step = frame.step
             if frame.preview is not None:

@@ -7,7 +7,7 @@ of the processor that is optimising. When only the marker moves, the page change
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
@@ -195,6 +195,13 @@ def compact(number: float) -> str:
     return f"{number:.3g}G"
 
 
+def running_mean(values: Float[Tensor, " N"], index: Int[Tensor, " K"], reach: int) -> Float[Tensor, " K"]:
+    """At each index the mean of the values up to `reach` places away, fewer at both ends."""
+    sums = torch.cat([values.new_zeros(1), values.cumsum(0)])
+    low, high = (index - reach).clamp(min=0), (index + reach + 1).clamp(max=len(values))
+    return (sums[high] - sums[low]) / (high - low)
+
+
 def loss_chart(rows: Sequence[tuple[int, int, float]], steps: int) -> str:
     """The loss by step, raw and smoothed, from rows of (step, t, loss)."""
     if not rows:
@@ -202,12 +209,11 @@ def loss_chart(rows: Sequence[tuple[int, int, float]], steps: int) -> str:
         body = ticks("dt-y", {}) + pane("dt-steps", "", words) + step_ticks(steps)
         return figure("Loss", "", "Loss curve, empty before the first step", body, "dt-loss")
     step, loss = torch.tensor([row[0] for row in rows]), torch.tensor([row[2] for row in rows], dtype=torch.float64)
-    reach = round(SMOOTHING * len(rows) / 2)
-    mean = avg_pool1d(loss[None], 2 * reach + 1, 1, reach, count_include_pad=False)[0]
-    top = float(loss.sort().values[int(0.98 * (len(loss) - 1))]) * 1.05 or 1.0
     index = torch.tensor(thinned(len(rows)))
-    x, height = step[index] / steps, lambda curve: (curve[index] / top).clamp(0, 1)
-    curves = path("dt-raw", x, height(loss)) + path("dt-mean", x, height(mean))
+    mean = running_mean(loss, index, round(SMOOTHING * len(rows) / 2))
+    top = float(loss.sort().values[int(0.98 * (len(loss) - 1))]) * 1.05 or 1.0
+    x, height = step[index] / steps, lambda curve: (curve / top).clamp(0, 1)
+    curves = path("dt-raw", x, height(loss[index])) + path("dt-mean", x, height(mean))
     body = ticks("dt-y", {"0": 0.0, compact(top): 1.0}) + pane("dt-steps", curves) + step_ticks(steps)
     note = compact(float(mean[-1]))
     return figure("Loss", note, f"Loss curve: {note} at step {int(step[-1])} of {steps}", body, "dt-loss")

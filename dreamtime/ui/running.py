@@ -36,7 +36,7 @@ def advise(settings: Settings) -> None:
 
 
 def told_that_it_goes_on(run: Run) -> bool:
-    """Whether a run that somebody wants to see goes on, and has no result yet; if so, that is said."""
+    """Whether a run that somebody wants to see still goes on; if so, that is said."""
     if going := runs.goes_on(run):
         gr.Info("This run goes on: its result comes when it is done or stopped.", title="Not yet")
     return going

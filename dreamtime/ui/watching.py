@@ -136,7 +136,10 @@ def watch(stage: Stage, server: Server, run: Run) -> Iterator[Updates]:
 
 def shown(stage: Stage, run: Run) -> Updates:
     """The page with the result of an earlier run, delivered now if it has not been yet."""
-    made = runs.delivered(run) or runs.deliver(run)
+    made = runs.delivered(run)
+    if made is None:
+        with runs.attended(run):
+            made = runs.deliver(run)
     picture = panels.picture_file(panels.title_of(run.settings), made.files["picture"], "the result")
     charted = charts(stage, run)(runs.curve_rows(run, made.steps))
     page = finished(stage, run, made) | model_of(stage, run) | charted

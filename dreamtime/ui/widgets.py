@@ -133,9 +133,12 @@ def spelled(value: Any) -> Any:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else value
 
 
+OFFERED = RANGES | {"steps": (1, 50_000), "views": (1, 16)}
+"""What a server lets its visitors ask for: less than whoever owns the machine may, by its command line."""
+
 SCHEDULING: dict[str, Knob] = {
     "schedule": Knob("Schedule", "How t falls over the run", short_text, names=tuple(presets.SCHEDULES)),
-    "steps": Knob("Steps", "Optimisation steps: more is finer", whole, *RANGES["steps"]),
+    "steps": Knob("Steps", "Optimisation steps: more is finer", whole, *OFFERED["steps"]),
     "m": Knob("m", "Centre of the prior weight", real, *RANGES["m"]),
     "s": Knob("s", "Width of the prior weight", real, *RANGES["s"]),
     "t_min": Knob("t min", "Smallest timestep", timestep, 0, 999),
@@ -158,7 +161,7 @@ GUIDING: dict[str, Knob] = {
 RENDERING: dict[str, Knob] = {
     "representation": Knob("Representation", "What is optimised", short_text, names=tuple(presets.REPRESENTATIONS)),
     "background": Knob("Background", "What lies behind it meanwhile", short_text, names=tuple(presets.BACKGROUNDS)),
-    "views": Knob("Views", "Images per step", whole, *RANGES["views"]),
+    "views": Knob("Views", "Images per step", whole, *OFFERED["views"]),
     "albedo_share": Knob("Albedo share", "Share of steps without light", real, *RANGES["albedo_share"]),
     "textureless_share": Knob("Textureless share", "Share of steps in white", real, *RANGES["textureless_share"]),
     "light_spread": Knob("Light spread", "From the camera, scene units", real, *RANGES["light_spread"]),
@@ -233,14 +236,14 @@ def nearest_start(settings: Settings, starts: Mapping[Start, Callable[..., Setti
 
     A run folder holds settings and not what they were started from. The device is that of whoever asks.
     """
-    turned = {name: getattr(settings, name) for name in knobs if name not in METHOD}
+    chosen = {name: getattr(settings, name) for name in knobs if name not in METHOD}
 
     def differing(made: Settings) -> int:
         return sum(value != getattr(settings, name) for name, value in vars(made).items() if name != "device")
 
     def distance(start: Start) -> tuple[int, int]:
         try:
-            return differing(starts[start](**turned)), differing(starts[start]())
+            return differing(starts[start](**chosen)), differing(starts[start]())
         except ValueError:  # a method that this prior cannot serve
             return len(vars(settings)), 0
 

@@ -109,10 +109,12 @@ def test_a_call_that_waits_is_stopped_by_the_id_in_its_progress(client: Client) 
         if told and told[0].endswith("optimising"):
             break
         time.sleep(0.5)
+    else:
+        pytest.fail(f"never optimising: {told}")
     run_id = told[0].removeprefix("run ").removesuffix(", optimising")
     assert client.predict(run_id, api_name="/stop") == "stopping"
     assert job.result()["state"] == "stopped"
-    with pytest.raises(AppError, match="Nobody works on this run: resume goes on with it"):
+    with pytest.raises(AppError, match="Nobody works on this run: there is nothing to stop"):
         client.predict(run_id, api_name="/stop")
     assert client.predict(run_id, api_name="/run_status")["state"] == "stopped"
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ def test_the_house_is_swept_unless_runs_are_kept_for_ever(
     seen = list[float]()
     monkeypatch.setattr(server, "warm_up", lambda server: None)
     monkeypatch.setattr(runs, "sweep", lambda root, older_than: seen.append(older_than))
-    monkeypatch.setattr(server.time, "sleep", tired)
+    monkeypatch.setattr(server, "time", SimpleNamespace(sleep=tired))
     with suppress(KeyboardInterrupt):
         server.keep_house(Server(tmp_path, hours, Pace()))
     assert seen == swept
