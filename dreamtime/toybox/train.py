@@ -31,6 +31,7 @@ from dreamtime.toybox.pictures import RESOLUTION, contact_sheet, draw_pictures
 from dreamtime.toybox.training import (
     DEVICES,
     follow,
+    forget_origin,
     initial_vae,
     kept,
     kept_latents,
@@ -128,6 +129,7 @@ def initial_denoiser(start: Path | None) -> nn.ModuleDict:
         unet.load_state_dict(old.state_dict())
         if (start / FOLDER).is_dir():
             cameras = CameraEmbedding.from_pretrained(start, subfolder=FOLDER, torch_dtype=torch.float32, local_files_only=True)
+            forget_origin(cameras)
         reader = CLIPTextModel.from_pretrained(start, subfolder="text_encoder", dtype=torch.float32, local_files_only=True)
         known = CLIPTokenizer.from_pretrained(start, subfolder="tokenizer", local_files_only=True).get_vocab()
         words = {token: row for token, row in tokenizer.get_vocab().items() if token in known}

@@ -16,6 +16,7 @@ from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from dreamtime.checkpoints import digest, load_checkpoint, save_checkpoint, write_atomically
+from dreamtime.priors.camera_embedding import CameraEmbedding
 from dreamtime.toybox import models
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def seeded_initialisation(seed: int) -> Iterator[None]:
         yield
 
 
-def forget_origin(module: AutoencoderKL | UNet2DConditionModel) -> None:
+def forget_origin(module: AutoencoderKL | UNet2DConditionModel | CameraEmbedding) -> None:
     """Take the folder that a module was loaded from out of its configuration: what is written names no path."""
     module._internal_dict = FrozenDict({key: value for key, value in module.config.items() if key != "_name_or_path"})
 

@@ -158,7 +158,7 @@ class Endpoints:
             preset: "draft", "standard" or "high": how much time to spend.
             seed: Whole number from 0 to 9223372036854775807 that decides all chance.
             schedule: Timestep schedule, for example "time-prioritized" or "uniform".
-            steps: Optimisation steps, 1 to 1000000; the preset's when left out.
+            steps: Optimisation steps, 1 to 50000; the preset's when left out.
         """
         with one_sentence():
             settings = settings_of(prompt, preset, AUTOMATIC, seed, {"schedule": schedule, "steps": steps})

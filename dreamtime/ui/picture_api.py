@@ -109,7 +109,7 @@ class PictureEndpoints:
             seed: Whole number from 0 to 9223372036854775807 that decides all chance.
             elevation: Degrees above the horizon from which the picture was taken, -89 to 89; null finds it.
             remove_background: "auto" respects the picture's transparency, "always" ignores it, "never" keeps the background.
-            steps: Optimisation steps, 1 to 1000000; the preset's when left out.
+            steps: Optimisation steps, 1 to 50000; the preset's when left out.
         """
         with one_sentence():
             settings = picture_settings(preset, EMBEDDED, seed, ELEVATION, Words(), {"steps": steps})

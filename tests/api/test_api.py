@@ -171,11 +171,11 @@ def test_schedule_gives_the_numbers_of_the_paper(client: Client) -> None:
         ({"preset": "<img src=x onerror=alert(1)>"}, "not in the list of choices"),
         ({"prior": "/etc"}, "not in the list of choices"),
         ({"prior": "stabilityai/some-model"}, "not in the list of choices"),
-        ({"steps": 0}, "steps must lie between 1 and 1000000"),
-        ({"steps": 10**9}, "steps must lie between 1 and 1000000"),
+        ({"steps": 0}, "steps must lie between 1 and 50000"),
+        ({"steps": 10**9}, "steps must lie between 1 and 50000"),
         ({"steps": 2.5}, "steps must be a whole number"),
         ({"seed": -1}, "seed must lie between"),
-        ({"views": 10_000}, "views must lie between 1 and 64"),
+        ({"views": 10_000}, "views must lie between 1 and 16"),
         ({"s": 0}, "s of the prior weight must be a positive number"),
         ({"seed": 2**63}, "seed must lie between 0 and 9223372036854775807"),
         ({"fixed_t": 300}, "The schedule 'time-prioritized' has no fixed_t: it takes t_min, t_max, m, s."),
@@ -249,7 +249,7 @@ def test_mcp_clients_find_the_tools_and_get_one_plain_answer(app: Served) -> Non
             tools = {tool.name: tool for tool in (await session.list_tools()).tools}
             assert {"generate_3d", "run_status", "stop_run", "schedule"} <= set(tools)
             assert tools["generate_3d"].inputSchema["required"] == ["prompt"]
-            assert "1 to 1000000" in tools["generate_3d"].inputSchema["properties"]["steps"]["description"]
+            assert "1 to 50000" in tools["generate_3d"].inputSchema["properties"]["steps"]["description"]
 
             made = text_of(await session.call_tool("generate_3d", {"prompt": "a yellow cone", "steps": 3}))
             address = made.split("'glb_url': '")[1].split("'")[0]

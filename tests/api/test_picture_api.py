@@ -124,7 +124,7 @@ def test_what_is_no_picture_is_refused_in_one_sentence(
         ({"fixed_t": 300}, "The schedule 'time-prioritized' has no fixed_t: it takes t_min, t_max, m, s."),
         ({"prompt": "a cube", "text_weight": -1}, "text weight must lie between"),
         ({"objective": "vsd"}, "not in the list of choices"),
-        ({"steps": 0}, "steps must lie between 1 and 1000000"),
+        ({"steps": 0}, "steps must lie between 1 and 50000"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )
