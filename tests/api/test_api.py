@@ -228,7 +228,7 @@ def test_every_endpoint_is_documented_and_labelled(client: Client) -> None:
 def test_what_a_knob_may_be_is_documented_where_it_is_checked(app: Served) -> None:
     with urllib.request.urlopen(f"{app.url}gradio_api/mcp/schema", timeout=30) as answer:
         tools = {tool["name"]: tool["inputSchema"]["properties"] for tool in json.load(answer)}
-    assert tools["text_to_3d"]["views"]["description"] == "Images per step, 1 to 64."
+    assert tools["text_to_3d"]["views"]["description"] == "Images per step, 1 to 16."
     assert "hifa" in tools["text_to_3d"]["schedule"]["description"]
     assert tools["schedule"]["s"]["description"] == "Width of the prior weight, 0 to 1000000."
 
