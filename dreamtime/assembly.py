@@ -8,8 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 
 from dreamtime import regularizers
 from dreamtime.cameras import CameraRange
@@ -21,7 +20,7 @@ from dreamtime.prompts import FLAWS, FLAWS_OF_SDS, VIEWS, Embed, checked_prompt,
 from dreamtime.renderers import OccupancyGrid, VolumeRenderer, preview, sampler_of, training_renderer
 from dreamtime.representations import WHITE, Background, EnvironmentMap, NeRF, parameter_groups, random_color, random_grey
 from dreamtime.shading import sample_light
-from dreamtime.timesteps import Timetable
+from dreamtime.timesteps import Timetable, lowest_timestep
 from dreamtime.types import Cameras, DiffusionPrior, Light, Regularizer, Renderer, Rendering, Shading, Step
 
 
@@ -184,11 +183,6 @@ def regularizers_of(settings: Settings) -> dict[str, Regularizer]:
     return {name: weighted(term, weight) for name, (term, weight) in terms.items() if weight > 0}
 
 
-def lowest_timestep(settings: Settings, levels: Float[Tensor, " T"]) -> int:
-    """Where a run's range of timesteps begins: at 2 % of all, unless the settings say."""
-    return round(0.02 * len(levels)) if settings.t_min is None else settings.t_min
-
-
 def asking_of(settings: Settings, prior: DiffusionPrior, embed: Embed) -> Asking:
     """What an objective is made from."""
     return Asking(
@@ -199,6 +193,6 @@ def asking_of(settings: Settings, prior: DiffusionPrior, embed: Embed) -> Asking
         settings.guidance,
         settings.guidance_scale,
         WEIGHTINGS[settings.weighting],
-        t_min=lowest_timestep(settings, prior.alphas_cumprod),
+        t_min=lowest_timestep(len(prior.alphas_cumprod), settings.t_min),
         image_residual=settings.image_residual,
     )

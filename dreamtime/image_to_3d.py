@@ -25,7 +25,6 @@ from dreamtime.assembly import (
     dtype_of,
     load_embed,
     load_prior,
-    lowest_timestep,
     make_room,
     regularizers_of,
     timetable_of,
@@ -39,6 +38,7 @@ from dreamtime.preprocess import Reference
 from dreamtime.presets import PRESETS, WEIGHTINGS, Settings, one_of, preset, resolve_device
 from dreamtime.priors import loading
 from dreamtime.priors.hub import MODELS, on_this_disk, places_of
+from dreamtime.timesteps import lowest_timestep
 from dreamtime.toybox.novel_views import FIELD_OF_VIEW
 from dreamtime.types import (
     Cameras,
@@ -197,7 +197,7 @@ def compose(
     generator = Generator().manual_seed(settings.seed)
     scene = build_scene(settings, torch.device(settings.device), generator)
     table = timetable_of(settings, prior.alphas_cumprod)
-    t_min = lowest_timestep(settings, prior.alphas_cumprod)
+    t_min = lowest_timestep(len(prior.alphas_cumprod), settings.t_min)
     showing = Showing(prior, condition, settings.guidance_scale, WEIGHTINGS[settings.weighting], t_min)
     objective = OBJECTIVES[settings.objective](showing)
     if told is not None:

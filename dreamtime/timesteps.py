@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 MAX_STEPS = 1_000_000
+LOWEST_SHARE = 0.02  # of T: where runs usually end
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,17 @@ def fixed_table(t: Int[Tensor, " N"]) -> Timetable:
     return Timetable(t, t)
 
 
+def lowest_timestep(T: int, t_min: int | None, default_low: float = LOWEST_SHARE) -> int:
+    """Where the range of t begins; None stands for `default_low` T."""
+    return round(default_low * T) if t_min is None else t_min
+
+
 def timestep_range(
-    alphas_cumprod: Float[Tensor, " T"], t_min: int | None, t_max: int | None, default_low: float = 0.02
+    alphas_cumprod: Float[Tensor, " T"], t_min: int | None, t_max: int | None, default_low: float = LOWEST_SHARE
 ) -> tuple[int, int]:
     """Checked bounds of t; None stands for `default_low` T and 0.98 T."""
     T = len(alphas_cumprod)
-    low = round(default_low * T) if t_min is None else t_min
+    low = lowest_timestep(T, t_min, default_low)
     high = round(0.98 * T) if t_max is None else t_max
     if not 0 <= low < high < T:
         raise ValueError(f"The timestep range needs 0 <= t_min < t_max < {T}, got t_min = {low}, t_max = {high}.")
