@@ -49,7 +49,7 @@ LAYERS: dict[str, set[str]] = {
 # Who may import what is slow to import, optional, or bound to one task. A package stands for all its modules.
 WRAPPED_BY: dict[str, set[str]] = {
     "accelerate": set(),
-    "diffusers": {"priors", "toybox.models", "toybox.train", "toybox.train_zero123", "toybox.training"},
+    "diffusers": {"priors", "toybox.models", "toybox.teaching", "toybox.train", "toybox.train_zero123", "toybox.training"},
     "fast_simplification": {"meshes"},
     "filelock": {"runs"},
     "gradio": {"ui", "app"},
@@ -74,7 +74,15 @@ WRAPPED_BY: dict[str, set[str]] = {
     "spaces": {"ui", "app"},
     "tinycudann": {"representations.hash_grid"},
     "tqdm": {"cli", "evaluation.command", "toybox.training"},
-    "transformers": {"priors", "toybox.models", "toybox.scorer", "toybox.train", "toybox.train_zero123", "evaluation"},
+    "transformers": {
+        "priors",
+        "toybox.models",
+        "toybox.scorer",
+        "toybox.teaching",
+        "toybox.train",
+        "toybox.train_zero123",
+        "evaluation",
+    },
     "trimesh": {"exports", "meshes", "evaluation"},
     "xatlas": {"meshes"},
 }

@@ -28,22 +28,23 @@ def camera(elevation: float, azimuth: float, distance: float, fov_y: float) -> C
     return orbit(*(torch.tensor([value]) for value in (elevation, azimuth, distance, fov_y)), 8, 8)
 
 
-def trained(width: int) -> CameraEmbedding:
+def trained(width: int, text_width: int = 0) -> CameraEmbedding:
     """An embedding that says something."""
-    embedding = CameraEmbedding(width)
+    embedding = CameraEmbedding(width, text_width=text_width)
     with torch.no_grad():
         for parameter in embedding.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=Generator().manual_seed(1)))
     return embedding
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["the text as it is", "the text read anew"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pipeline with an embedding of cameras beside it."""
     path = tmp_path_factory.mktemp("told")
     pipeline = tiny_pipeline("v_prediction")
     pipeline.save_pretrained(path)
-    trained(pipeline.unet.time_embedding.linear_2.out_features).save_pretrained(path / FOLDER)
+    text_width = pipeline.unet.config.cross_attention_dim if request.param == "the text read anew" else 0
+    trained(pipeline.unet.time_embedding.linear_2.out_features, text_width).save_pretrained(path / FOLDER)
     return path
 
 
@@ -88,10 +89,27 @@ def test_silence_adds_nothing_and_a_new_embedding_says_nothing():
     assert not CameraEmbedding(24)(poses_of(CAMERAS)).any()
 
 
+def test_a_text_reads_the_same_where_nothing_is_told_or_nothing_was_learnt():
+    text = torch.randn(3, 7, 12, generator=Generator().manual_seed(2))
+    assert torch.equal(trained(24, 12).reread(text, torch.zeros(3, NUMBERS)), text)
+    assert torch.equal(CameraEmbedding(24, text_width=12).reread(text, poses_of(CAMERAS)), text)
+    assert torch.equal(trained(24).reread(text, poses_of(CAMERAS)), text)
+
+
+def test_each_token_reads_otherwise_from_each_camera_and_by_itself():
+    text = torch.randn(1, 7, 12, generator=Generator().manual_seed(2)).expand(3, -1, -1)
+    embedding = trained(24, 12)
+    added = embedding.reread(text, poses_of(CAMERAS)) - text
+    assert (added[0] - added[1]).abs().amin(-1).max() > 1e-3
+    assert (added[:, 0] - added[:, 1]).abs().max() > 1e-3  # not a mere shift by the pose, which is the timestep's side
+    torch.testing.assert_close(embedding.reread(text[:, 2:3], poses_of(CAMERAS)) - text[:, 2:3], added[:, 2:3])
+
+
 def test_what_is_told_is_understood(prior: StableDiffusionPrior, embedded: torch.Tensor):
     assert isinstance(prior, TellingPrior)
     tokens, poses = prior.understood(prior.tell(embedded, CAMERAS))
-    assert torch.equal(tokens, embedded)
+    assert torch.equal(tokens, prior.unet.class_embedding.reread(embedded, poses_of(CAMERAS)))
+    assert torch.equal(tokens, embedded) == (prior.unet.class_embedding.config.text_width == 0)
     assert torch.equal(poses, poses_of(CAMERAS))
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator
 
-from dreamtime.cameras import CameraRange, orbit, rays_from_cameras, sample_cameras
+from dreamtime.cameras import CameraRange, angles_from_position, orbit, rays_from_cameras, sample_cameras
 from dreamtime.prompts import VIEWS, views_of
 from dreamtime.shading import headlight
 from dreamtime.toybox.kinds import KINDS
@@ -15,6 +15,8 @@ from dreamtime.toybox.pictures import AT_ONCE, Plaster, contact_sheet, draw_pict
 from dreamtime.toybox.portraits import draw, three_ways
 from dreamtime.toybox.world import COLORS, Object, Thing, object_of, words_of
 from dreamtime.types import Cameras, Light, Rays
+
+ROUND = ("sphere", "cylinder", "cone", "capsule", "egg")  # about the vertical axis
 
 RED = torch.tensor(COLORS["red"])
 SPHERE = Thing("sphere", "red").distance
@@ -141,6 +143,21 @@ def test_the_cameras_are_those_that_the_pictures_were_taken_with(
     pictures = draw_pictures(16, generator(6), resolution=8)
     said = list(zip(pictures.objects, pictures.cameras.positions.tolist(), strict=True))
     assert sorted(seen, key=str) == sorted(said, key=str)
+
+
+def test_two_sides_of_an_object_differ_in_the_azimuth_alone(generator: Callable[[int], Generator]):
+    pictures = draw_pictures(32, generator(4), resolution=16, sides=2)
+    assert pictures.objects[::2] == pictures.objects[1::2]
+    elevation, azimuth, distance = angles_from_position(pictures.cameras.positions)
+    for same in (elevation, distance, pictures.cameras.fov_y):
+        torch.testing.assert_close(same[::2], same[1::2])
+    assert (azimuth[::2] - azimuth[1::2]).abs().min() > 1e-3
+    # What is round about its axis looks the same from every side, as its light goes round with the camera.
+    images = pictures.images.int()
+    difference = (images[::2] - images[1::2]).abs().float().mean(dim=(1, 2, 3))
+    round_ones = torch.tensor([isinstance(what, Thing) and what.kind in ROUND for what in pictures.objects[::2]])
+    assert 2 <= round_ones.sum() <= 12
+    assert difference[round_ones].max() < 0.5 < 2 < difference[~round_ones].mean()
 
 
 def test_some_pictures_show_shape_and_light_alone_and_their_captions_name_no_colour(

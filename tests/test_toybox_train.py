@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 from torch import Generator
 
 from dreamtime.cameras import sample_cameras
-from dreamtime.prompts import VIEWS, View
+from dreamtime.prompts import VIEWS
 from dreamtime.toybox import models, train, training
 from dreamtime.toybox.kinds import KINDS, SOLIDS
 from dreamtime.toybox.known import Known, read_known
 from dreamtime.toybox.pictures import WORLD_CAMERAS, render
+from dreamtime.toybox.teaching import Teaching
 from dreamtime.toybox.training import seeded_initialisation
 from dreamtime.toybox.world import (
     COLORS,
@@ -39,7 +40,7 @@ NO_SAMPLES: Callable[..., None] = lambda *_: None  # noqa: E731 (a stand-in)
 
 
 def run(folder: Path, output: Path, *more: str) -> None:
-    arguments = "--pictures 64 --vae-steps 2 --steps 2 --seed 3 --device cpu".split()
+    arguments = "--pictures 64 --vae-steps 2 --lesson-steps 2 --steps 2 --seed 3 --device cpu".split()
     train.main(["--work", str(folder), "--output", str(output), *arguments, *more])
 
 
@@ -99,7 +100,7 @@ def test_stopping_and_resuming_gives_the_same_weights(trained: Path, tmp_path: P
     monkeypatch.setattr(train, "sample_sheet", NO_SAMPLES)
     monkeypatch.setattr(training, "save_checkpoint", save_and_stop)
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 1)
-    for _ in ("vae", "denoiser"):
+    for _ in ("vae", "lesson-1", "lesson-2", "lesson-3", "lesson-4", "denoiser"):
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "work", tmp_path / "out")
     run(tmp_path / "work", tmp_path / "out")
@@ -165,10 +166,14 @@ def test_a_training_on_solids_sees_them_alone_and_says_so(tmp_path: Path, monkey
     shown: list[str] = []
     train_denoiser = train.train_denoiser
 
-    def spy(latents: torch.Tensor, worded: list[str], views: list[View], poses: torch.Tensor, *others: Any):
-        assert len(latents) == len(worded) == len(views) == len(poses)
-        shown.extend(worded)
-        return train_denoiser(latents, worded, views, poses, *others)
+    def spy(teaching: Teaching, *others: Any):
+        poses = teaching.poses
+        assert len(teaching.latents) == len(teaching.worded) == len(teaching.views) == len(poses)
+        # Both sides of an object stay next to one another: in all but the azimuth their poses are the same.
+        torch.testing.assert_close(poses[::2, 8:], poses[1::2, 8:], atol=1e-4, rtol=0)
+        assert (poses[::2, :8] - poses[1::2, :8]).abs().amax(1).min() > 1e-3
+        shown.extend(teaching.worded)
+        return train_denoiser(teaching, *others)
 
     monkeypatch.setattr(train, "sample_sheet", NO_SAMPLES)
     monkeypatch.setattr(train, "train_denoiser", spy)
@@ -179,14 +184,20 @@ def test_a_training_on_solids_sees_them_alone_and_says_so(tmp_path: Path, monkey
 
 
 def test_other_pictures_are_not_mistaken_for_these(tmp_path: Path):
-    first, captions, cameras = train.pictures(tmp_path, 3, 0, CPU)
-    again, _, same = train.pictures(tmp_path, 3, 0, CPU)
+    first, captions, cameras = train.pictures(tmp_path, 4, 0, CPU)
+    again, _, same = train.pictures(tmp_path, 4, 0, CPU)
     assert torch.equal(first, again)
     assert torch.equal(cameras.camera_to_world, same.camera_to_world)
     assert torch.equal(cameras.fov_y, same.fov_y)
-    assert len(captions) == len(cameras) == 3
+    assert len(captions) == len(cameras) == 4
     with pytest.raises(ValueError, match="choose another folder"):
-        train.pictures(tmp_path, 3, 1, CPU)
+        train.pictures(tmp_path, 4, 1, CPU)
+
+
+def test_pictures_come_in_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        train.main(["--work", str(tmp_path / "work"), "--pictures", "63"])
+    assert "an even number, got 63" in capsys.readouterr().err
 
 
 def test_a_mirror_shows_the_picture_from_the_other_side(generator: Callable[[int], Generator]):
@@ -218,30 +229,6 @@ def test_the_gradient_difference_sees_slopes_and_no_offset():
     a = torch.rand(2, 3, 4, 5, generator=Generator().manual_seed(0))
     assert math.isclose(train.gradient_difference(a + ramp, a).item(), 0.4, rel_tol=1e-5)
     assert train.gradient_difference(a + 0.7, a) < 1e-6
-
-
-def test_a_distraction_is_one_more_word_of_letters(generator: Callable[[int], Generator]):
-    draw, caption = generator(0), "a red cube, front view"
-    places = set()
-    for _ in range(60):
-        words = train.distracted(caption, draw).split(" ")
-        (place,) = [i for i, word in enumerate(words) if word not in caption.split(" ")]
-        assert " ".join(words[:place] + words[place + 1 :]) == caption
-        assert words[place].isalpha()
-        assert words[place].islower()
-        assert 3 <= len(words[place]) <= 8
-        places.add(place)
-    assert places == {0, 1, 2, 3, 4}
-
-
-def test_captions_leave_out_the_view_or_everything_as_often_as_said(generator: Callable[[int], Generator]):
-    draw = generator(1)
-    captions = [train.caption_of("a red cube", "side", draw) for _ in range(4000)]
-    told = [caption for caption in captions if caption]
-    viewless = [caption for caption in told if "side" not in caption]
-    assert captions.count("") / len(captions) == pytest.approx(train.CAPTION_DROPOUT, abs=0.02)
-    assert len(viewless) / len(told) == pytest.approx(train.VIEW_DROPOUT, abs=0.03)
-    assert {"a red cube", "a red cube, side view"} < set(told)
 
 
 def test_every_word_of_a_caption_is_one_token(generator: Callable[[int], Generator]):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Generator, nn
 
-from dreamtime.toybox import training
+from dreamtime.toybox import models, training
 
 
 def test_training_starts_from_the_seed_and_leaves_the_global_generator_alone():
@@ -87,3 +87,26 @@ def test_the_log_averages_and_forgets_what_will_be_repeated(tmp_path: Path):
     assert path.read_text() == "step,loss\n50,25.50000\n100,75.50000\n"
     training.Log(path, 0)
     assert path.read_text() == "step,loss\n"
+
+
+def test_a_velocity_leads_to_the_picture_whatever_the_noise_was_added_to(generator: Callable[[int], Generator]):
+    draw, scheduler = generator(0), models.build_scheduler()
+    x, other, noise = torch.randn(3, 5, 4, 8, 8, generator=draw)
+    t = torch.tensor([1, 400, 500, 800, 999])
+    abar = scheduler.alphas_cumprod[t]
+    alpha, sigma = (level.sqrt()[:, None, None, None] for level in (abar, 1 - abar))
+    for shown in (x, other):
+        z_t = scheduler.add_noise(shown, noise, t)
+        v = training.velocity_to(x, z_t, scheduler.alphas_cumprod, t)
+        torch.testing.assert_close(alpha * z_t - sigma * v, x, atol=1e-4, rtol=1e-4)
+    v = training.velocity_to(x, scheduler.add_noise(x, noise, t), scheduler.alphas_cumprod, t)
+    torch.testing.assert_close(v, scheduler.get_velocity(x, noise, t), atol=1e-3, rtol=1e-3)
+
+
+def test_what_is_turned_is_told_its_camera_and_hidden_by_noise(generator: Callable[[int], Generator]):
+    t, told = torch.arange(1000).repeat(8), torch.arange(8000) % 2 == 0
+    x, other = torch.zeros(8000, 1, 1, 1), torch.ones(8000, 1, 1, 1)
+    turned = training.perhaps_turned(x, other, t, told, generator(0))[:, 0, 0, 0].bool()
+    possible = told & (t >= training.TURNED_FROM)
+    assert not turned[~possible].any()
+    assert turned[possible].float().mean().item() == pytest.approx(training.TURNED_SHARE, abs=0.03)

@@ -1,7 +1,7 @@
 """The camera of a picture, told to a denoiser as numbers: an embedding that is added to that of the timestep (MVDream).
 
 Four view words leave a prior every elevation, every azimuth in between and every size to guess; what is told exactly need not
-be guessed.
+be guessed. What a side looks like depends on the object, so the words of its name may be read anew for each camera too.
 """
 
 import math
@@ -17,6 +17,7 @@ from dreamtime.types import Cameras
 
 FOLDER = "camera_embedding"  # beside `unet` in a model's folder
 NUMBERS = 16  # of a pose
+HIDDEN = 256  # units between a word with its pose and what is added to it
 
 
 def magnification(distance: Float[Tensor, " B"], fov_y: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
@@ -37,14 +38,30 @@ def poses_of(cameras: Cameras) -> Float[Tensor, "B 16"]:
 
 
 class CameraEmbedding(ModelMixin, ConfigMixin):  # type: ignore[misc] # diffusers leaves it untyped
-    """A pose to what is added to the timestep's embedding; zeros, where nothing is told of the camera, add nothing."""
+    """A pose to what is added to the timestep's embedding, and to each token of a text if `text_width` is not 0.
+
+    Zeros, where nothing is told of the camera, add nothing.
+    """
 
     @register_to_config
-    def __init__(self, width: int, numbers: int = NUMBERS) -> None:
+    def __init__(self, width: int, numbers: int = NUMBERS, text_width: int = 0) -> None:
         super().__init__()
         self.first, self.last = nn.Linear(numbers, width, bias=False), nn.Linear(width, width, bias=False)
         nn.init.zeros_(self.last.weight)
+        if text_width:
+            self.word, self.pose = nn.Linear(text_width, HIDDEN), nn.Linear(numbers, HIDDEN, bias=False)
+            self.reworded = nn.Linear(HIDDEN, text_width, bias=False)
+            nn.init.zeros_(self.reworded.weight)
 
     def forward(self, poses: Float[Tensor, "B P"]) -> Float[Tensor, "B W"]:
         added: Float[Tensor, "B W"] = self.last(nn.functional.silu(self.first(poses)))
         return added
+
+    def reread(self, text: Float[Tensor, "B L D"], poses: Float[Tensor, "B P"]) -> Float[Tensor, "B L D"]:
+        """e + R (silu(W e + P p) - silu(W e)) of each token e: the text as it reads from there; itself if never taught."""
+        if not self.config.text_width:
+            return text
+        unseen = self.word(text)
+        seen = unseen + self.pose(poses)[:, None]
+        read: Float[Tensor, "B L D"] = text + self.reworded(nn.functional.silu(seen) - nn.functional.silu(unseen))
+        return read

@@ -53,11 +53,16 @@ class StableDiffusionPrior:
         return isinstance(self.unet.class_embedding, CameraEmbedding)
 
     def tell(self, embedded: Float[Tensor, "B L D"], cameras: Cameras) -> Float[Tensor, "B M D"]:
-        """Text embeddings with the cameras' poses beside them, if they mean something to this model."""
-        return beside(embedded, poses_of(cameras).to(embedded)) if self.knows_cameras else embedded
+        """Text embeddings as they read from the cameras, with the poses beside them, if they mean something to this model."""
+        embedding = self.unet.class_embedding
+        if not isinstance(embedding, CameraEmbedding):
+            return embedded
+        poses = poses_of(cameras).to(embedded)
+        read = embedding.reread(embedded.to(embedding.dtype), poses.to(embedding.dtype))
+        return beside(read.to(embedded), poses)
 
     def understood(self, condition: Float[Tensor, "B M D"]) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B P"] | None]:
-        """The inverse of `tell`: text embeddings, and the poses; zeros, which add nothing, where none were told."""
+        """What `tell` said: text embeddings, and the poses; zeros, which add nothing, where none were told."""
         if not self.knows_cameras:
             return condition, None
         if condition.shape[1] == CLIP_TOKENS:

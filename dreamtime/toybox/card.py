@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreamtime.toybox.kinds import KINDS, SOLIDS
+from dreamtime.toybox.training import TURNED_FROM, TURNED_SHARE
 from dreamtime.toybox.world import COLORS, RELATIONS
 
 
@@ -15,6 +16,7 @@ class Training:
     pictures: int
     vae_steps: int
     vae_batch: int
+    lesson_steps: int
     steps: int
     batch: int
     seed: int
@@ -39,6 +41,13 @@ def vae_in_words(training: Training, log: Path) -> str:
         f"VAE: {training.vae_steps:,} steps of {training.vae_batch}, mean absolute error with image gradients and a light KL;"
         f" final loss {last_loss(log):.4f}."
     )
+
+
+def lessons_in_words(training: Training) -> str:
+    """What came before all kinds at once, if anything did."""
+    if not training.lesson_steps:
+        return ""
+    return f"four lessons of {training.lesson_steps:,} steps on azimuths (`teaching.LESSONS`), then "
 
 
 def write_card(folder: Path, work: Path, training: Training, parameters: dict[str, int], kinds: list[str], shown: int) -> None:
@@ -68,7 +77,7 @@ measured on a CPU, offline, against shapes that are known exactly.
 ![Objects from front, side, back and above; 30 DDIM steps, guidance 5](samples.png)
 
 * **Data.** {training.pictures:,} pictures of the toybox, 64x64 pixels, ray-traced from signed distances with 2x2
-  supersampling, and the mirror images of what has a left and a right alike.{part}
+  supersampling, two of each object from two azimuths, and the mirror images of what has a left and a right alike.{part}
   It knows {len(kinds)} kinds ({", ".join(kinds)}) in {len(COLORS)} colours ({", ".join(COLORS)}){more}.
   A tenth of all combinations is held out (`dreamtime.toybox.world.held_out`), with what looks the same under another name
   (`twin`). 6 % of the objects are white plaster, and their captions name no colour. Cameras: elevation -10 to 45 degrees (15 %
@@ -78,15 +87,17 @@ measured on a CPU, offline, against shapes that are known exactly.
   leave the colour open, 40 % the view, 10 % hold a meaningless word, 12 % are empty for the unconditional branch.
 * **Cameras.** Six pictures in seven also tell the camera as numbers: azimuth, elevation, and how large the object appears
   (`dreamtime.priors.camera_embedding`), of which a network of two layers makes what is added to the timestep's embedding, as
-  in MVDream. It lies beside the pipeline, in `camera_embedding`; diffusers leaves it alone and asks as if nothing were told.
+  in MVDream, and another what is added to each word. Above t = {TURNED_FROM} a share of {TURNED_SHARE} of these is shown noise
+  that hides the object from another azimuth, so that it has to listen. The embedding lies beside the pipeline, in
+  `camera_embedding`; diffusers leaves it alone and asks as if nothing were told.
 * **Parts.** {sizes}. VAE of factor 4, UNet on 16x16x4 latents, word-level CLIP tokenizer, two-layer text encoder
   trained together with the UNet.
-* **Training.**{began} {vae_in_words(training, work / "vae.csv")} UNet: {training.steps:,} steps of {training.batch},
-  v-prediction, AdamW at {training.learning_rate:g} with warm-up, plateau and linear decay, EMA 0.999; final loss
-  {last_loss(work / "denoiser.csv"):.4f}. Curves: `*-loss.csv`. Seed {training.seed}.
+* **Training.**{began} {vae_in_words(training, work / "vae.csv")} UNet: {lessons_in_words(training)}{training.steps:,} steps
+  of {training.batch}, v-prediction, AdamW at {training.learning_rate:g} with warm-up, plateau and linear decay, EMA 0.999;
+  final loss {last_loss(work / "denoiser.csv"):.4f}. Curves: `*-loss.csv`. Seed {training.seed}.
 * **Made again by** `python -m dreamtime.toybox.train --work FOLDER --pictures {training.pictures}
-  --vae-steps {training.vae_steps} --steps {training.steps} --batch {training.batch} --seed {training.seed}{start}`;
-  it resumes where it stopped.
+  --vae-steps {training.vae_steps} --lesson-steps {training.lesson_steps} --steps {training.steps}
+  --batch {training.batch} --seed {training.seed}{start}`; it resumes where it stopped.
 
 ## Limits
 

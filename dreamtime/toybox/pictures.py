@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
-from dreamtime.cameras import CameraRange, cameras_to, rays_from_cameras, sample_cameras
+from dreamtime.cameras import CameraRange, angles_from_position, cameras_to, orbit, rays_from_cameras, sample_cameras
 from dreamtime.shading import lambertian, sample_light
 from dreamtime.toybox.distances import Distance
 from dreamtime.toybox.kinds import BOUNDING_RADIUS
@@ -123,15 +123,37 @@ def setting(
     return cameras_to(some, device), lit, background[rows].to(device)
 
 
-def draw_pictures(count: int, generator: Generator, resolution: int = RESOLUTION, device: torch.device = CPU) -> Pictures:
-    """Pictures of random objects, from random cameras, under random light, before a random shade of grey; on that device."""
-    objects = [random_object(generator) for _ in range(count)]
-    cameras = sample_cameras(count, resolution, WORLD_CAMERAS, generator)
+def walked_round(cameras: Cameras, light: Light, angles: Float[Tensor, " B"]) -> tuple[Cameras, Light]:
+    """Cameras that look at the origin, and their lights, turned about the vertical axis by angles in radians."""
+    elevation, azimuth, distance = angles_from_position(cameras.positions)
+    turned = orbit(elevation, azimuth + angles, distance, cameras.fov_y, cameras.height, cameras.width)
+    (x, y, z), cos, sin = light.positions.unbind(-1), angles.cos(), angles.sin()
+    return turned, Light(torch.stack([cos * x - sin * y, sin * x + cos * y, z], dim=-1), light.ambient)
+
+
+def draw_pictures(
+    count: int, generator: Generator, resolution: int = RESOLUTION, device: torch.device = CPU, sides: int = 1
+) -> Pictures:
+    """Pictures of random objects, from random cameras, under random light, before a random shade of grey; on that device.
+
+    `sides` pictures in succession show one object before one grey and differ in the azimuth alone, of camera and light
+    together, and in their wordings; `count` is a multiple of it.
+    """
+    different = count // sides
+    objects = [random_object(generator) for _ in range(different)]
+    cameras = sample_cameras(different, resolution, WORLD_CAMERAS, generator)
     light = sample_light(cameras, generator)
-    flat = torch.rand(count, generator=generator) < ALBEDO_SHARE
+    flat = torch.rand(different, generator=generator) < ALBEDO_SHARE
     light = Light(light.positions, torch.where(flat, torch.ones_like(light.ambient), light.ambient))
-    grey = torch.rand(count, 1, generator=generator).expand(-1, 3)
-    white = (torch.rand(count, generator=generator) < PLASTER_SHARE).tolist()
+    grey = torch.rand(different, 1, generator=generator).expand(-1, 3)
+    white = (torch.rand(different, generator=generator) < PLASTER_SHARE).tolist()
+    if sides > 1:
+        every = torch.arange(different).repeat_interleave(sides)
+        objects, white, grey = [objects[row] for row in every], [white[row] for row in every], grey[every]
+        angles = 2 * math.pi * torch.rand(different, sides, generator=generator)
+        angles[:, 0] = 0
+        cameras = Cameras(cameras.camera_to_world[every], cameras.fov_y[every], resolution, resolution)
+        cameras, light = walked_round(cameras, Light(light.positions[every], light.ambient[every]), angles.flatten())
     captions, looks = list[str](), list[Object | Plaster]()
     for what, bare in zip(objects, white, strict=True):
         captions.append(wording(Description(what, colored=False), generator) if bare else random_caption(what, generator))

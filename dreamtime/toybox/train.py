@@ -1,12 +1,11 @@
 """Train the embedded model: `python -m dreamtime.toybox.train --work FOLDER [--output FOLDER]`.
 
-Three stages, each checkpointed in the work folder and resumed where it stopped: draw the pictures, train the VAE, train the
-UNet together with the text encoder on v-prediction (Salimans & Ho 2022). A GPU draws the pictures itself and keeps them in its
-memory. The result is written in the layout of a diffusers `StableDiffusionPipeline`, fp16, with a sheet of samples.
+Stages, each checkpointed in the work folder and resumed where it stopped: draw the pictures, train the VAE, then the UNet and
+the text encoder (`teaching`). A GPU draws the pictures itself and keeps them in its memory. The result is written in the layout
+of a diffusers `StableDiffusionPipeline`, fp16, with a sheet of samples.
 """
 
 import argparse
-import copy
 import logging
 from collections.abc import Sequence
 from functools import lru_cache
@@ -22,23 +21,21 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from dreamtime.cameras import angles_from_position, orbit
 from dreamtime.priors.camera_embedding import FOLDER, CameraEmbedding, poses_of
-from dreamtime.prompts import VIEWS, View, views_of, with_view
+from dreamtime.prompts import VIEWS, views_of, with_view
 from dreamtime.toybox import WEIGHTS, models
 from dreamtime.toybox.card import Training, write_card
 from dreamtime.toybox.kinds import KINDS, SOLIDS
 from dreamtime.toybox.known import Known, write_known
 from dreamtime.toybox.pictures import RESOLUTION, contact_sheet, draw_pictures
+from dreamtime.toybox.teaching import Teaching, teach_sides, train_denoiser
 from dreamtime.toybox.training import (
     DEVICES,
-    follow,
-    forget_origin,
     initial_vae,
     kept,
     kept_latents,
     loop,
     plain_attention,
     seeded_initialisation,
-    stratified_timesteps,
     to_input,
 )
 from dreamtime.toybox.world import COLORS, RELATIONS, SPLIT, Thing, kinds_named
@@ -46,10 +43,7 @@ from dreamtime.types import Cameras
 
 log = logging.getLogger(__name__)
 
-CAPTION_DROPOUT = 0.12  # the share of captions replaced by "", which trains the unconditional branch
-CAMERA_DROPOUT = 0.15  # the share of pictures of whose camera nothing is told beyond the caption's view
-VIEW_DROPOUT = 0.4  # the share of captions without their view, which leaves the azimuth to what is told of the camera
-DISTRACTION = 0.1  # the share of captions that get a meaningless word, so that unknown words do no harm
+SIDES = 2  # of an object are drawn, alike in all but the azimuth
 KL_WEIGHT = 3e-4  # per latent element, against the mean absolute error per pixel
 
 
@@ -59,37 +53,20 @@ def gradient_difference(a: Float[Tensor, "B C H W"], b: Float[Tensor, "B C H W"]
     return d.diff(dim=-1).abs().mean() + d.diff(dim=-2).abs().mean()
 
 
-def distracted(caption: str, generator: Generator) -> str:
-    """The caption with a word of random letters put in front of one of its words."""
-    words = caption.split(" ")
-    letters = torch.randint(26, (int(torch.randint(3, 9, (), generator=generator)),), generator=generator)
-    place = int(torch.randint(len(words), (), generator=generator))
-    return " ".join([*words[:place], "".join(chr(ord("a") + letter) for letter in letters.tolist()), *words[place:]])
-
-
-def caption_of(words: str, view: View, generator: Generator) -> str:
-    """What is told of a picture in words: an object from a view; at times without it, with a meaningless word, or nothing."""
-    if torch.rand((), generator=generator) < CAPTION_DROPOUT:
-        return ""
-    viewless = torch.rand((), generator=generator) < VIEW_DROPOUT
-    caption = words if viewless else with_view(words, view)
-    return distracted(caption, generator) if torch.rand((), generator=generator) < DISTRACTION else caption
-
-
 def pictures(work: Path, count: int, seed: int, device: torch.device) -> tuple[UInt8[Tensor, "B H W 3"], list[str], Cameras]:
-    """The training set, wordings of its objects, and its cameras; drawn by the device.
+    """The training set, wordings of its objects, and its cameras; drawn by the device, each object from `SIDES` azimuths.
 
     Raises ValueError if the work folder is another one's.
     """
     captions = work / "captions.txt"
 
     def make() -> dict[str, Tensor]:
-        drawn = draw_pictures(count, Generator().manual_seed(seed), device=device)
+        drawn = draw_pictures(count, Generator().manual_seed(seed), device=device, sides=SIDES)
         captions.write_text("\n".join(drawn.captions))
         where = {"camera_to_world": drawn.cameras.camera_to_world, "fov_y": drawn.cameras.fov_y}
         return {"images": drawn.images, **where}
 
-    made_as = {"pictures": str(count), "seed": str(seed), "held out": SPLIT}
+    made_as = {"pictures": str(count), "seed": str(seed), "held out": SPLIT, "sides": str(SIDES)}
     made = kept(work / "pictures.safetensors", made_as, make, device)
     cameras = Cameras(made["camera_to_world"], made["fov_y"], RESOLUTION, RESOLUTION)
     return made["images"], captions.read_text().split("\n"), cameras
@@ -123,13 +100,14 @@ def initial_denoiser(start: Path | None) -> nn.ModuleDict:
     """
     tokenizer = models.build_tokenizer()
     unet, text_encoder = models.build_unet(), models.build_text_encoder(tokenizer)
-    cameras = CameraEmbedding(unet.time_embedding.linear_2.out_features)
+    cameras = CameraEmbedding(unet.time_embedding.linear_2.out_features, text_width=models.WIDTH)
     if start:
         old = UNet2DConditionModel.from_pretrained(start, subfolder="unet", torch_dtype=torch.float32, local_files_only=True)
         unet.load_state_dict(old.state_dict())
         if (start / FOLDER).is_dir():
-            cameras = CameraEmbedding.from_pretrained(start, subfolder=FOLDER, torch_dtype=torch.float32, local_files_only=True)
-            forget_origin(cameras)
+            # One that did not read the text anew yet begins to.
+            learnt = CameraEmbedding.from_pretrained(start, subfolder=FOLDER, torch_dtype=torch.float32, local_files_only=True)
+            cameras.load_state_dict(learnt.state_dict(), strict=False)
         reader = CLIPTextModel.from_pretrained(start, subfolder="text_encoder", dtype=torch.float32, local_files_only=True)
         known = CLIPTokenizer.from_pretrained(start, subfolder="tokenizer", local_files_only=True).get_vocab()
         words = {token: row for token, row in tokenizer.get_vocab().items() if token in known}
@@ -163,53 +141,6 @@ def train_vae(
 
     loop("vae", steps, work, {"vae": vae}, optimizer, 1e-3, generator, loss_of_step, lambda: None)
     return vae.eval().requires_grad_(False)
-
-
-def train_denoiser(
-    latents: Float[Tensor, "B C h w"],
-    worded: list[str],
-    views: list[View],
-    poses: Float[Tensor, "B P"],
-    work: Path,
-    training: Training,
-    start: Path | None,
-    device: torch.device,
-    compiled: bool = False,
-) -> tuple[nn.Module, nn.Module]:
-    """EMA weights of the UNet, its embedding of cameras within, and of the text encoder after their steps of v-prediction."""
-    steps, batch, seed, rate = training.steps, training.batch, training.seed, training.learning_rate
-    tokenizer, scheduler = models.build_tokenizer(), models.build_scheduler()
-    with seeded_initialisation(seed + 1):
-        live = initial_denoiser(start)
-    average = copy.deepcopy(live)
-    live.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in the stub
-    plain_attention(live)
-    if compiled:
-        live["unet"].compile()
-    average.to(device).requires_grad_(False)
-    optimizer = torch.optim.AdamW(live.parameters(), lr=rate, weight_decay=1e-3, betas=(0.9, 0.99))
-    generator = Generator().manual_seed(seed + 1)
-
-    def loss_of_step() -> Tensor:
-        rows = torch.randint(len(latents), (batch,), generator=generator)
-        x = latents[rows].float().contiguous(memory_format=torch.channels_last)
-        tokens = tokenizer(
-            [caption_of(worded[row], views[row], generator) for row in rows.tolist()],
-            padding="max_length",
-            truncation=True,
-            return_tensors="pt",
-        )
-        t = stratified_timesteps(batch, scheduler.config.num_train_timesteps, generator)
-        noise, t = torch.randn(x.shape, generator=generator).to(x), t.to(device)
-        embedding = live["text_encoder"](tokens.input_ids.to(device))[0]
-        told = (torch.rand(batch, 1, generator=generator) >= CAMERA_DROPOUT) * poses[rows]
-        with torch.autocast(device.type, torch.bfloat16):
-            velocity = live["unet"](scheduler.add_noise(x, noise, t), t, embedding, class_labels=told.to(device)).sample
-        return nn.functional.mse_loss(velocity.float(), scheduler.get_velocity(x, noise, t))
-
-    modules = {"live": live, "average": average}
-    loop("denoiser", steps, work, modules, optimizer, rate, generator, loss_of_step, lambda: follow(average, live))
-    return average["unet"], average["text_encoder"]
 
 
 def export(vae: AutoencoderKL, unet: Any, text_encoder: nn.Module, folder: Path) -> None:
@@ -272,20 +203,31 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--objects", choices=("all", "solids"), default="all", help="train on all pictures, or on those of one solid alone"
     )
-    parser.add_argument("--pictures", type=int, default=40_000, help="training pictures (default %(default)s)")
+    parser.add_argument(
+        "--pictures", type=int, default=40_000, help="training pictures, two of each object (default %(default)s)"
+    )
     parser.add_argument("--vae-steps", type=int, default=4000, help="batches of 16 (default %(default)s)")
+    parser.add_argument(
+        "--lesson-steps",
+        type=int,
+        default=300,
+        help="UNet steps of each of the four lessons on azimuths that come first; 0: none (default %(default)s)",
+    )
     parser.add_argument("--steps", type=int, default=20_000, help="UNet steps (default %(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="pictures per UNet step (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", action="store_true", help="compile the UNet first, which needs a C++ compiler")
     parser.add_argument("--device", choices=DEVICES, default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
+    if arguments.pictures % SIDES:
+        parser.error(f"--pictures: pictures come in pairs, expected an even number, got {arguments.pictures}")
     logging.basicConfig(level=logging.INFO)
     work, start, device = arguments.work, arguments.start, torch.device(arguments.device)
     work.mkdir(parents=True, exist_ok=True)
 
     began = start.name if start else ""
-    training = Training(arguments.pictures, arguments.vae_steps, 16, arguments.steps, arguments.batch, arguments.seed, began)
+    asked = (arguments.pictures, arguments.vae_steps, 16, arguments.lesson_steps, arguments.steps, arguments.batch)
+    training = Training(*asked, arguments.seed, began)
     images, worded, cameras = pictures(work, training.pictures, training.seed, device)
     vae = train_vae(images, work, training, start, device)
     latents = torch.cat(
@@ -304,8 +246,17 @@ def main(argv: list[str] | None = None) -> None:
     rows = [row for row in range(len(scaled)) if row < len(images) or not one_sided(worded[row])]
     if arguments.objects == "solids":
         rows = [row for row in rows if len(named := kinds_named(worded[row])) == 1 and named[0] in SOLIDS]
-    scaled, worded, views, poses = scaled[rows], [worded[row] for row in rows], [views[row] for row in rows], poses[rows]
-    unet, text_encoder = train_denoiser(scaled, worded, views, poses, work, training, start, device, arguments.compile)
+    with seeded_initialisation(training.seed + 1):
+        live = initial_denoiser(start).to(device)
+    live.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in the stub
+    plain_attention(live)
+    if arguments.compile:
+        live["unet"].compile()
+    teaching = Teaching(live, models.build_tokenizer(), models.build_scheduler(), scaled, worded, views, poses)
+    teaching = teaching.with_pictures(rows)
+    if training.lesson_steps:
+        teach_sides(teaching, work, training)
+    unet, text_encoder = train_denoiser(teaching, work, training)
     parameters = {
         name: sum(p.numel() for p in part.parameters())
         for name, part in (("VAE", vae), ("UNet", unet), ("text encoder", text_encoder))
@@ -313,7 +264,7 @@ def main(argv: list[str] | None = None) -> None:
     export(vae, unet, text_encoder, arguments.output)
     sample_sheet(arguments.output, arguments.output / "samples.png", kinds)
     write_known(arguments.output, Known(tuple(kinds), tuple(COLORS), pairs=arguments.objects == "all"))
-    write_card(arguments.output, work, training, parameters, kinds, len(worded))
+    write_card(arguments.output, work, training, parameters, kinds, len(rows))
 
 
 if __name__ == "__main__":
