@@ -49,7 +49,7 @@ LAYERS: dict[str, set[str]] = {
 # Who may import what is slow to import, optional, or bound to one task. A package stands for all its modules.
 WRAPPED_BY: dict[str, set[str]] = {
     "accelerate": set(),
-    "diffusers": {"priors", "toybox.models", "toybox.teaching", "toybox.train", "toybox.train_zero123", "toybox.training"},
+    "diffusers": {"priors", "toybox.models", "toybox.denoiser", "toybox.train", "toybox.train_zero123", "toybox.training"},
     "fast_simplification": {"meshes"},
     "filelock": {"runs"},
     "gradio": {"ui", "app"},
@@ -78,7 +78,7 @@ WRAPPED_BY: dict[str, set[str]] = {
         "priors",
         "toybox.models",
         "toybox.scorer",
-        "toybox.teaching",
+        "toybox.denoiser",
         "toybox.train",
         "toybox.train_zero123",
         "evaluation",

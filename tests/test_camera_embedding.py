@@ -96,6 +96,19 @@ def test_a_text_reads_the_same_where_nothing_is_told_or_nothing_was_learnt():
     assert torch.equal(trained(24).reread(text, poses_of(CAMERAS)), text)
 
 
+def test_a_token_reads_as_the_formula_says():
+    """e + R (silu(W e + P p) - silu(W e)), with W and R that keep the first number and P that takes the first of the pose."""
+    embedding = CameraEmbedding(8, text_width=2)
+    with torch.no_grad():
+        for layer in (embedding.word, embedding.pose, embedding.reworded):
+            layer.weight.zero_()[0, 0] = 1.0
+        embedding.word.bias.zero_()
+    text, poses = torch.tensor([[[0.5, 7.0]]]), torch.nn.functional.pad(torch.tensor([[-2.0]]), (0, NUMBERS - 1))
+    silu = lambda x: x / (1 + math.exp(-x))  # noqa: E731 (a formula)
+    expected = torch.tensor([[[0.5 + silu(0.5 - 2.0) - silu(0.5), 7.0]]])
+    torch.testing.assert_close(embedding.reread(text, poses), expected)
+
+
 def test_each_token_reads_otherwise_from_each_camera_and_by_itself():
     text = torch.randn(1, 7, 12, generator=Generator().manual_seed(2)).expand(3, -1, -1)
     embedding = trained(24, 12)

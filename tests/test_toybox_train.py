@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,18 @@ from safetensors.torch import load_file
 from torch import Generator
 
 from dreamtime.cameras import sample_cameras
+from dreamtime.priors.camera_embedding import FOLDER, NUMBERS, CameraEmbedding
 from dreamtime.prompts import VIEWS
 from dreamtime.toybox import models, train, training
+from dreamtime.toybox.denoiser import Denoiser
 from dreamtime.toybox.kinds import KINDS, SOLIDS
 from dreamtime.toybox.known import Known, read_known
 from dreamtime.toybox.pictures import WORLD_CAMERAS, render
-from dreamtime.toybox.teaching import Teaching
+from dreamtime.toybox.symmetry import one_sided
 from dreamtime.toybox.training import seeded_initialisation
 from dreamtime.toybox.world import (
     COLORS,
-    RELATIONS,
     Object,
-    Pair,
-    Thing,
     kinds_named,
     random_caption,
     random_object,
@@ -130,6 +130,11 @@ def test_the_sheet_asks_for_every_kind_from_every_view(kinds: list[str]):
     assert all(sum(f" {kind}, {view} view" in prompt for prompt in prompts) >= 1 for kind in kinds for view in VIEWS)
 
 
+def embedding_in(folder: Path) -> CameraEmbedding:
+    embedding: CameraEmbedding = CameraEmbedding.from_pretrained(folder, subfolder=FOLDER, torch_dtype=torch.float32)
+    return embedding
+
+
 def begun_from(folder: Path) -> tuple[set[str], set[str]]:
     """The weights that a training begun from a pipeline shares with it, and all of the UNet's names."""
     old = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
@@ -137,12 +142,29 @@ def begun_from(folder: Path) -> tuple[set[str], set[str]]:
         begun = train.initial_denoiser(folder).state_dict()
     weights = {f"unet.{name}": value for name, value in old.unet.state_dict().items()}
     weights |= {f"text_encoder.{name}": value for name, value in old.text_encoder.state_dict().items()}
+    weights |= {f"unet.class_embedding.{name}": value for name, value in embedding_in(folder).state_dict().items()}
     return {name for name, value in weights.items() if torch.equal(begun[name], value.float())}, weights.keys()
 
 
 def test_a_training_can_begin_from_an_earlier_one_of_the_same_words(trained: Path):
     same, names = begun_from(trained)
     assert same == names
+
+
+def test_from_one_that_did_not_read_the_words_anew_all_else_is_kept(trained: Path, tmp_path: Path):
+    assert embedding_in(trained).config.text_width == models.WIDTH
+    assert embedding_in(trained).reworded.weight.abs().max() > 0
+    shutil.copytree(trained, tmp_path / "older")
+    older, width = CameraEmbedding(embedding_in(trained).config.width), models.WIDTH
+    older.load_state_dict(
+        {name: value for name, value in embedding_in(trained).state_dict().items() if name in older.state_dict()}
+    )
+    older.save_pretrained(tmp_path / "older" / FOLDER)
+    same, names = begun_from(tmp_path / "older")
+    assert same == names
+    begun = train.initial_denoiser(tmp_path / "older")["unet"].class_embedding
+    text, poses = torch.ones(1, 2, width), torch.ones(1, NUMBERS)
+    assert torch.equal(begun.reread(text, poses), text)
 
 
 def test_from_one_of_fewer_words_only_the_new_ones_begin_anew(trained: Path, monkeypatch: pytest.MonkeyPatch):
@@ -166,14 +188,14 @@ def test_a_training_on_solids_sees_them_alone_and_says_so(tmp_path: Path, monkey
     shown: list[str] = []
     train_denoiser = train.train_denoiser
 
-    def spy(teaching: Teaching, *others: Any):
-        poses = teaching.poses
-        assert len(teaching.latents) == len(teaching.worded) == len(teaching.views) == len(poses)
+    def spy(learner: Denoiser, *others: Any):
+        poses = learner.poses
+        assert len(learner.latents) == len(learner.worded) == len(learner.views) == len(poses)
         # Both sides of an object stay next to one another: in all but the azimuth their poses are the same.
         torch.testing.assert_close(poses[::2, 8:], poses[1::2, 8:], atol=1e-4, rtol=0)
         assert (poses[::2, :8] - poses[1::2, :8]).abs().amax(1).min() > 1e-3
-        shown.extend(teaching.worded)
-        return train_denoiser(teaching, *others)
+        shown.extend(learner.worded)
+        return train_denoiser(learner, *others)
 
     monkeypatch.setattr(train, "sample_sheet", NO_SAMPLES)
     monkeypatch.setattr(train, "train_denoiser", spy)
@@ -181,6 +203,14 @@ def test_a_training_on_solids_sees_them_alone_and_says_so(tmp_path: Path, monkey
     assert 10 < len(shown) < 80
     assert all(len(kinds_named(caption)) == 1 and kinds_named(caption)[0] in SOLIDS for caption in shown)
     assert read_known(tmp_path / "out") == Known(tuple(SOLIDS), tuple(COLORS), pairs=False)
+    assert "UNet:\n  3 lessons of 2 steps" in (tmp_path / "out/README.md").read_text()  # there are no cars
+
+
+def test_lessons_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(train, "sample_sheet", NO_SAMPLES)
+    run(tmp_path / "work", tmp_path / "out", "--lesson-steps", "0", "--vae-steps", "0")
+    assert not list((tmp_path / "work").glob("lesson-*"))
+    assert "lessons" not in (tmp_path / "out/README.md").read_text()
 
 
 def test_other_pictures_are_not_mistaken_for_these(tmp_path: Path):
@@ -203,7 +233,7 @@ def test_pictures_come_in_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_a_mirror_shows_the_picture_from_the_other_side(generator: Callable[[int], Generator]):
     """The world is left as it is and the cameras are moved: most objects have a left and a right alike."""
     draw = generator(4)
-    objects = [what for what in (random_object(draw) for _ in range(60)) if not train.one_sided(what.caption)]
+    objects = [what for what in (random_object(draw) for _ in range(60)) if not one_sided(what.caption)]
     cameras = sample_cameras(len(objects), 24, WORLD_CAMERAS, draw)
     white, flat = torch.ones(1, 3), torch.ones(1)
 
@@ -216,12 +246,6 @@ def test_a_mirror_shows_the_picture_from_the_other_side(generator: Callable[[int
     ]
     assert len(objects) > 40
     assert (torch.stack(apart) > 0.05).float().mean() < 2e-3
-
-
-def test_neighbours_and_some_kinds_are_others_in_a_mirror():
-    pairs = [Pair(Thing("cube", "red"), relation, Thing("cone", "blue")) for relation in RELATIONS]
-    assert [train.one_sided(pair.caption) for pair in pairs] == [False, True]
-    assert {kind for kind in KINDS if not train.left_is_right(kind)} == {"mug", "cactus", "hammer"}
 
 
 def test_the_gradient_difference_sees_slopes_and_no_offset():

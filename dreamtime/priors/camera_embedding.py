@@ -17,6 +17,7 @@ from dreamtime.types import Cameras
 
 FOLDER = "camera_embedding"  # beside `unet` in a model's folder
 NUMBERS = 16  # of a pose
+AZIMUTH = 8  # the first of them
 HIDDEN = 256  # units between a word with its pose and what is added to it
 
 

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreamtime.toybox.kinds import KINDS, SOLIDS
-from dreamtime.toybox.training import TURNED_FROM, TURNED_SHARE
 from dreamtime.toybox.world import COLORS, RELATIONS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """What a training run was asked to do."""
 
@@ -43,14 +42,14 @@ def vae_in_words(training: Training, log: Path) -> str:
     )
 
 
-def lessons_in_words(training: Training) -> str:
-    """What came before all kinds at once, if anything did."""
-    if not training.lesson_steps:
-        return ""
-    return f"four lessons of {training.lesson_steps:,} steps on azimuths (`teaching.LESSONS`), then "
+def lessons_in_words(training: Training, lessons: int) -> str:
+    """What came before all pictures at once, if anything did."""
+    return f"{lessons} lessons of {training.lesson_steps:,} steps on azimuths (`denoiser.LESSONS`), then " if lessons else ""
 
 
-def write_card(folder: Path, work: Path, training: Training, parameters: dict[str, int], kinds: list[str], shown: int) -> None:
+def write_card(
+    folder: Path, work: Path, training: Training, parameters: dict[str, int], kinds: list[str], shown: int, lessons: int
+) -> None:
     """README.md with data, steps, losses, sample sheet and limits; the loss curves are copied beside it."""
     for stage in ("vae", "denoiser") if training.vae_steps else ("denoiser",):
         shutil.copyfile(work / f"{stage}.csv", folder / f"{stage}-loss.csv")
@@ -87,14 +86,15 @@ measured on a CPU, offline, against shapes that are known exactly.
   leave the colour open, 40 % the view, 10 % hold a meaningless word, 12 % are empty for the unconditional branch.
 * **Cameras.** Six pictures in seven also tell the camera as numbers: azimuth, elevation, and how large the object appears
   (`dreamtime.priors.camera_embedding`), of which a network of two layers makes what is added to the timestep's embedding, as
-  in MVDream, and another what is added to each word. Above t = {TURNED_FROM} a share of {TURNED_SHARE} of these is shown noise
-  that hides the object from another azimuth, so that it has to listen. The embedding lies beside the pipeline, in
+  in MVDream, and another what is added to each word. At high t the noise of some hides the object from another azimuth
+  (`denoiser.perhaps_turned`), so that what is told has to be heeded. The embedding lies beside the pipeline, in
   `camera_embedding`; diffusers leaves it alone and asks as if nothing were told.
 * **Parts.** {sizes}. VAE of factor 4, UNet on 16x16x4 latents, word-level CLIP tokenizer, two-layer text encoder
   trained together with the UNet.
-* **Training.**{began} {vae_in_words(training, work / "vae.csv")} UNet: {lessons_in_words(training)}{training.steps:,} steps
-  of {training.batch}, v-prediction, AdamW at {training.learning_rate:g} with warm-up, plateau and linear decay, EMA 0.999;
-  final loss {last_loss(work / "denoiser.csv"):.4f}. Curves: `*-loss.csv`. Seed {training.seed}.
+* **Training.**{began} {vae_in_words(training, work / "vae.csv")} UNet:
+  {lessons_in_words(training, lessons)}{training.steps:,} steps of {training.batch}, v-prediction,
+  AdamW at {training.learning_rate:g} with warm-up, plateau and linear decay, EMA 0.999; final loss
+  {last_loss(work / "denoiser.csv"):.4f}. Curves: `*-loss.csv`. Seed {training.seed}.
 * **Made again by** `python -m dreamtime.toybox.train --work FOLDER --pictures {training.pictures}
   --vae-steps {training.vae_steps} --lesson-steps {training.lesson_steps} --steps {training.steps}
   --batch {training.batch} --seed {training.seed}{start}`; it resumes where it stopped.

@@ -13,6 +13,7 @@ from dreamtime.shading import lambertian, sample_light
 from dreamtime.toybox.distances import Distance
 from dreamtime.toybox.kinds import BOUNDING_RADIUS
 from dreamtime.toybox.meanings import Description, wording
+from dreamtime.toybox.symmetry import turned_about_z
 from dreamtime.toybox.world import Object, normals_from_distance, random_caption, random_object
 from dreamtime.types import Cameras, Light, Rays
 
@@ -127,8 +128,7 @@ def walked_round(cameras: Cameras, light: Light, angles: Float[Tensor, " B"]) ->
     """Cameras that look at the origin, and their lights, turned about the vertical axis by angles in radians."""
     elevation, azimuth, distance = angles_from_position(cameras.positions)
     turned = orbit(elevation, azimuth + angles, distance, cameras.fov_y, cameras.height, cameras.width)
-    (x, y, z), cos, sin = light.positions.unbind(-1), angles.cos(), angles.sin()
-    return turned, Light(torch.stack([cos * x - sin * y, sin * x + cos * y, z], dim=-1), light.ambient)
+    return turned, Light(turned_about_z(light.positions, angles), light.ambient)
 
 
 def draw_pictures(
@@ -137,8 +137,10 @@ def draw_pictures(
     """Pictures of random objects, from random cameras, under random light, before a random shade of grey; on that device.
 
     `sides` pictures in succession show one object before one grey and differ in the azimuth alone, of camera and light
-    together, and in their wordings; `count` is a multiple of it.
+    together, and in their wordings. Raises ValueError if `count` is no multiple of it.
     """
+    if count % sides:
+        raise ValueError(f"The pictures of an object come {sides} at a time, expected a multiple of that, got {count}.")
     different = count // sides
     objects = [random_object(generator) for _ in range(different)]
     cameras = sample_cameras(different, resolution, WORLD_CAMERAS, generator)

@@ -1,14 +1,13 @@
 """Train the embedded model: `python -m dreamtime.toybox.train --work FOLDER [--output FOLDER]`.
 
 Stages, each checkpointed in the work folder and resumed where it stopped: draw the pictures, train the VAE, then the UNet and
-the text encoder (`teaching`). A GPU draws the pictures itself and keeps them in its memory. The result is written in the layout
+the text encoder (`denoiser`). A GPU draws the pictures itself and keeps them in its memory. The result is written in the layout
 of a diffusers `StableDiffusionPipeline`, fp16, with a sheet of samples.
 """
 
 import argparse
 import logging
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,11 @@ from dreamtime.priors.camera_embedding import FOLDER, CameraEmbedding, poses_of
 from dreamtime.prompts import VIEWS, views_of, with_view
 from dreamtime.toybox import WEIGHTS, models
 from dreamtime.toybox.card import Training, write_card
+from dreamtime.toybox.denoiser import Denoiser, teach_sides, train_denoiser
 from dreamtime.toybox.kinds import KINDS, SOLIDS
 from dreamtime.toybox.known import Known, write_known
 from dreamtime.toybox.pictures import RESOLUTION, contact_sheet, draw_pictures
-from dreamtime.toybox.teaching import Teaching, teach_sides, train_denoiser
+from dreamtime.toybox.symmetry import one_sided
 from dreamtime.toybox.training import (
     DEVICES,
     initial_vae,
@@ -38,7 +38,7 @@ from dreamtime.toybox.training import (
     seeded_initialisation,
     to_input,
 )
-from dreamtime.toybox.world import COLORS, RELATIONS, SPLIT, Thing, kinds_named
+from dreamtime.toybox.world import COLORS, SPLIT, Thing, kinds_named
 from dreamtime.types import Cameras
 
 log = logging.getLogger(__name__)
@@ -78,21 +78,6 @@ def mirrored(cameras: Cameras) -> Cameras:
     return orbit(elevation, -azimuth, distance, cameras.fov_y, cameras.height, cameras.width)
 
 
-@lru_cache(maxsize=len(KINDS))
-def left_is_right(kind: str) -> bool:
-    """Whether a kind is its own mirror image, as a mug with its handle on one side is not."""
-    points = 0.6 * torch.randn(4000, 3, generator=Generator().manual_seed(0))
-    mirror, thing = points * torch.tensor([1.0, -1.0, 1.0]), Thing(kind, "red")
-    same = (thing.distance(points) - thing.distance(mirror)).abs() < 1e-3
-    return bool(same.all() and ((thing.albedo(points) - thing.albedo(mirror)).abs() < 1e-3).float().mean() > 0.99)
-
-
-def one_sided(caption: str) -> bool:
-    """Whether what the caption names is another object in a mirror: neighbours are, and some kinds."""
-    neighbours = any(word in caption for word in ("next to", *RELATIONS["next to"]))
-    return neighbours or not all(map(left_is_right, kinds_named(caption)))
-
-
 def initial_denoiser(start: Path | None) -> nn.ModuleDict:
     """An untrained UNet and text encoder, or those of the pipeline in `start`; words that it did not know begin anew.
 
@@ -105,9 +90,9 @@ def initial_denoiser(start: Path | None) -> nn.ModuleDict:
         old = UNet2DConditionModel.from_pretrained(start, subfolder="unet", torch_dtype=torch.float32, local_files_only=True)
         unet.load_state_dict(old.state_dict())
         if (start / FOLDER).is_dir():
-            # One that did not read the text anew yet begins to.
             learnt = CameraEmbedding.from_pretrained(start, subfolder=FOLDER, torch_dtype=torch.float32, local_files_only=True)
-            cameras.load_state_dict(learnt.state_dict(), strict=False)
+            # One that did not read the text anew yet begins to.
+            cameras.load_state_dict({**cameras.state_dict(), **learnt.state_dict()})
         reader = CLIPTextModel.from_pretrained(start, subfolder="text_encoder", dtype=torch.float32, local_files_only=True)
         known = CLIPTokenizer.from_pretrained(start, subfolder="tokenizer", local_files_only=True).get_vocab()
         words = {token: row for token, row in tokenizer.get_vocab().items() if token in known}
@@ -118,6 +103,17 @@ def initial_denoiser(start: Path | None) -> nn.ModuleDict:
         text_encoder.load_state_dict(reader.state_dict())
     unet.class_embedding = cameras
     return nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
+
+
+def denoiser_to_train(start: Path | None, seed: int, device: torch.device, compiled: bool) -> nn.ModuleDict:
+    """The same, laid out on its device for training."""
+    with seeded_initialisation(seed):
+        live = initial_denoiser(start).to(device)
+    live.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in the stub
+    plain_attention(live)
+    if compiled:
+        live["unet"].compile()
+    return live
 
 
 def train_vae(
@@ -226,8 +222,16 @@ def main(argv: list[str] | None = None) -> None:
     work.mkdir(parents=True, exist_ok=True)
 
     began = start.name if start else ""
-    asked = (arguments.pictures, arguments.vae_steps, 16, arguments.lesson_steps, arguments.steps, arguments.batch)
-    training = Training(*asked, arguments.seed, began)
+    training = Training(
+        pictures=arguments.pictures,
+        vae_steps=arguments.vae_steps,
+        vae_batch=16,
+        lesson_steps=arguments.lesson_steps,
+        steps=arguments.steps,
+        batch=arguments.batch,
+        seed=arguments.seed,
+        start=began,
+    )
     images, worded, cameras = pictures(work, training.pictures, training.seed, device)
     vae = train_vae(images, work, training, start, device)
     latents = torch.cat(
@@ -246,17 +250,11 @@ def main(argv: list[str] | None = None) -> None:
     rows = [row for row in range(len(scaled)) if row < len(images) or not one_sided(worded[row])]
     if arguments.objects == "solids":
         rows = [row for row in rows if len(named := kinds_named(worded[row])) == 1 and named[0] in SOLIDS]
-    with seeded_initialisation(training.seed + 1):
-        live = initial_denoiser(start).to(device)
-    live.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in the stub
-    plain_attention(live)
-    if arguments.compile:
-        live["unet"].compile()
-    teaching = Teaching(live, models.build_tokenizer(), models.build_scheduler(), scaled, worded, views, poses)
-    teaching = teaching.with_pictures(rows)
-    if training.lesson_steps:
-        teach_sides(teaching, work, training)
-    unet, text_encoder = train_denoiser(teaching, work, training)
+    live = denoiser_to_train(start, training.seed + 1, device, arguments.compile)
+    learner = Denoiser(live, models.build_tokenizer(), models.build_scheduler(), scaled, worded, views, poses)
+    learner = learner.with_pictures(rows)
+    lessons = teach_sides(learner, work, training) if training.lesson_steps else 0
+    unet, text_encoder = train_denoiser(learner, work, training)
     parameters = {
         name: sum(p.numel() for p in part.parameters())
         for name, part in (("VAE", vae), ("UNet", unet), ("text encoder", text_encoder))
@@ -264,7 +262,7 @@ def main(argv: list[str] | None = None) -> None:
     export(vae, unet, text_encoder, arguments.output)
     sample_sheet(arguments.output, arguments.output / "samples.png", kinds)
     write_known(arguments.output, Known(tuple(kinds), tuple(COLORS), pairs=arguments.objects == "all"))
-    write_card(arguments.output, work, training, parameters, kinds, len(rows))
+    write_card(arguments.output, work, training, parameters, kinds, len(rows), lessons)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.configuration_utils import FrozenDict
 from diffusers.models.attention_processor import AttnProcessor
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
@@ -23,8 +23,6 @@ log = logging.getLogger(__name__)
 DEVICES = ("cpu", "cuda")
 CHECKPOINT_EVERY = 250  # steps
 EMA_DECAY = 0.999
-TURNED_SHARE = 0.4  # of the noisy pictures, where the camera is told, show the object from elsewhere
-TURNED_FROM = 400  # the least t of those: below, the noise hides no outline
 
 
 # -- weights to begin from
@@ -69,32 +67,16 @@ def warm_stable_decay(step: int, steps: int, warmup: int = 200, decay_share: flo
 
 def stratified_timesteps(batch: int, timesteps: int, generator: Generator) -> Int[Tensor, " B"]:
     """One t per sample, each uniform in its own part of [0, timesteps): every batch covers the whole range."""
-    return ((torch.arange(batch) + torch.rand(batch, generator=generator)) * (timesteps / batch)).long()
+    t = ((torch.arange(batch) + torch.rand(batch, generator=generator)) * (timesteps / batch)).long()
+    return t.clamp(max=timesteps - 1)  # the last sum may round up to `batch`
 
 
-def perhaps_turned(
-    x: Float[Tensor, "B C h w"],
-    other: Float[Tensor, "B C h w"],
-    t: Int[Tensor, " B"],
-    told: Bool[Tensor, " B"],
-    generator: Generator,
-    share: float = TURNED_SHARE,
+def v_from_x0(
+    z_t: Float[Tensor, "B C h w"], x0: Float[Tensor, "B C h w"], alphas_cumprod: Float[Tensor, " T"], t: Int[Tensor, " B"]
 ) -> Float[Tensor, "B C h w"]:
-    """What the noise is added to: x or, at high t and where the camera is told, a share of them the object from elsewhere.
-
-    Noise still shows the side that it hides, so a network that is always shown the right one learns nothing of the azimuth that
-    it is told; a rendering that is to be distilled shows a wrong side, or none.
-    """
-    turned = told & (t >= TURNED_FROM) & (torch.rand(len(x), generator=generator) < share)
-    return torch.where(turned.to(x.device)[:, None, None, None], other, x)
-
-
-def velocity_to(
-    x: Float[Tensor, "B C h w"], z_t: Float[Tensor, "B C h w"], alphas_cumprod: Float[Tensor, " T"], t: Int[Tensor, " B"]
-) -> Float[Tensor, "B C h w"]:
-    """v = (alpha z_t - x) / sigma, whose x0_hat is x whatever z_t was made of; alpha eps - sigma x where it was made of x."""
+    """v = (alpha z_t - x0) / sigma, whatever z_t was made of; alpha eps - sigma x0 where it was made of x0. A t per picture."""
     alpha, sigma = (level.sqrt()[:, None, None, None] for level in (alphas_cumprod[t], 1 - alphas_cumprod[t]))
-    return (alpha * z_t - x) / sigma
+    return (alpha * z_t - x0) / sigma
 
 
 @torch.no_grad()

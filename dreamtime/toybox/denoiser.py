@@ -5,10 +5,10 @@ First come lessons on azimuths, which are not learnt otherwise, then all picture
 
 import copy
 import logging
-import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler
@@ -16,28 +16,31 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 from transformers import CLIPTokenizer
 
+from dreamtime.priors.camera_embedding import AZIMUTH
 from dreamtime.prompts import View, with_view
 from dreamtime.toybox.card import Training
-from dreamtime.toybox.kinds import KINDS
-from dreamtime.toybox.training import (
-    TURNED_FROM,
-    TURNED_SHARE,
-    follow,
-    loop,
-    perhaps_turned,
-    stratified_timesteps,
-    velocity_to,
-)
-from dreamtime.toybox.world import Thing, kinds_named
+from dreamtime.toybox.symmetry import has_sides
+from dreamtime.toybox.training import follow, loop, stratified_timesteps, v_from_x0
+from dreamtime.toybox.world import kinds_named
 
 log = logging.getLogger(__name__)
 
 CAPTION_DROPOUT = 0.12  # the share of captions replaced by "", which trains the unconditional branch
 CAMERA_DROPOUT = 0.15  # the share of pictures of whose camera nothing is told beyond the caption's view
 VIEW_DROPOUT = 0.4  # the share of captions without their view, which leaves the azimuth to what is told of the camera
-LESSONS = ((("cube",), 1e-3), ((), 5e-4), (("car", "airplane"), 1e-3), ((), 5e-4))  # kinds (none: all with sides), rates
-LESSON_TURNED_SHARE = 0.6  # as TURNED_SHARE, in lessons
 DISTRACTION = 0.1  # the share of captions that get a meaningless word, so that unknown words do no harm
+TURNED_SHARE = 0.4  # of the noisy pictures, where the camera is told, show the object from elsewhere
+TURNED_FROM = 400  # the least t of those: below, the noise hides no outline
+LESSON_TURNED_SHARE = 0.6  # as TURNED_SHARE, in lessons
+
+
+def alone(*kinds: str) -> Callable[[str], bool]:
+    """Whether a caption names none but these kinds."""
+    return lambda caption: set(kinds_named(caption)) <= set(kinds)
+
+
+LESSONS = ((alone("cube"), 1e-3), (has_sides, 5e-4), (alone("car", "airplane"), 1e-3), (has_sides, 5e-4))
+"""Which captions, and the highest learning rate."""
 
 
 # -- words
@@ -68,27 +71,28 @@ def other_side(rows: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
     return rows ^ 1
 
 
-@lru_cache(maxsize=len(KINDS))
-def is_round(kind: str) -> bool:
-    """Whether a kind looks the same from every azimuth."""
-    points = 0.6 * torch.randn(4000, 3, generator=Generator().manual_seed(0))
-    (x, y, z), thing = points.unbind(-1), Thing(kind, "red")
-    turned = torch.stack([math.cos(1) * x - math.sin(1) * y, math.sin(1) * x + math.cos(1) * y, z], dim=-1)
-    same = (thing.distance(points) - thing.distance(turned)).abs() < 1e-3
-    return bool(same.all() and ((thing.albedo(points) - thing.albedo(turned)).abs() < 1e-3).float().mean() > 0.99)
+def perhaps_turned(
+    x: Float[Tensor, "B C h w"],
+    other: Float[Tensor, "B C h w"],
+    t: Int[Tensor, " B"],
+    told: Bool[Tensor, " B"],
+    share: float,
+    generator: Generator,
+) -> Float[Tensor, "B C h w"]:
+    """What the noise is added to: x or, at high t and where the camera is told, a share of them the object from elsewhere.
 
-
-def shows_sides(caption: str, kinds: tuple[str, ...]) -> bool:
-    """Whether what the caption names is of these kinds alone; of no kinds: whether anything of it is not round."""
-    named = kinds_named(caption)
-    return set(named) <= set(kinds) if kinds else not all(map(is_round, named))
+    Noise still shows the side that it hides, so a network that is always shown the right one learns nothing of the azimuth that
+    it is told; a rendering that is to be distilled shows a wrong side, or none.
+    """
+    turned = told & (t >= TURNED_FROM) & (torch.rand(len(x), generator=generator) < share)
+    return torch.where(turned.to(x.device)[:, None, None, None], other, x)
 
 
 # -- the network
 
 
 @dataclass(frozen=True)
-class Teaching:
+class Denoiser:
     """A UNet with its text encoder, and the N pictures they learn from: latents of unit variance, words, views, cameras.
 
     The pictures come in pairs of one object, side by side (`other_side`).
@@ -102,15 +106,20 @@ class Teaching:
     views: list[View]
     poses: Float[Tensor, "N P"]
 
-    def with_pictures(self, rows: list[int]) -> "Teaching":
+    def __post_init__(self) -> None:
+        here, there = self.poses[::2], self.poses[1::2]
+        if len(here) != len(there) or (here - there)[:, AZIMUTH:].abs().max() > 1e-3:
+            raise ValueError("Pictures must come in pairs that differ in the azimuth alone, and some are not.")
+
+    def with_pictures(self, rows: list[int]) -> "Denoiser":
         """The same with some of the pictures alone."""
-        worded, views = ([told[row] for row in rows] for told in (self.worded, self.views))
+        worded, views = [self.worded[row] for row in rows], [self.views[row] for row in rows]
         return replace(self, latents=self.latents[rows], worded=worded, views=views, poses=self.poses[rows])
 
     def loss(
         self, t: Int[Tensor, " B"], told: Bool[Tensor, " B"], turned_share: float, generator: Generator
     ) -> Float[Tensor, ""]:
-        """Mean squared error of v on random pictures at those t, of whose cameras the network is told or not."""
+        """Mean squared error of v on random pictures at those t, told of their cameras or not, some turned in the noise."""
         rows, device = torch.randint(len(self.latents), (len(t),), generator=generator), self.latents.device
         x, other = (
             self.latents[which].float().contiguous(memory_format=torch.channels_last) for which in (rows, other_side(rows))
@@ -118,49 +127,53 @@ class Teaching:
         captions = [caption_of(self.worded[row], self.views[row], generator) for row in rows.tolist()]
         tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
         noise = torch.randn(x.shape, generator=generator).to(x)
-        shown, t = perhaps_turned(x, other, t, told, generator, turned_share), t.to(device)
-        z_t, poses = self.scheduler.add_noise(shown, noise, t), (told[:, None] * self.poses[rows]).to(device)
-        text = self.live["unet"].class_embedding.reread(self.live["text_encoder"](tokens.to(device))[0], poses)
+        shown = perhaps_turned(x, other, t, told, turned_share, generator)
+        t, poses = t.to(device), (told[:, None] * self.poses[rows]).to(device)
+        z_t = self.scheduler.add_noise(shown, noise, t)
+        unet: Any = self.live["unet"]
+        text = unet.class_embedding.reread(self.live["text_encoder"](tokens.to(device))[0], poses)
         with torch.autocast(device.type, torch.bfloat16):
-            velocity = self.live["unet"](z_t, t, text, class_labels=poses).sample
-        meant = velocity_to(x, z_t, self.scheduler.alphas_cumprod.to(device), t)
-        return nn.functional.mse_loss(velocity.float(), meant)
+            velocity = unet(z_t, t, text, class_labels=poses).sample
+        v = v_from_x0(z_t, x, self.scheduler.alphas_cumprod.to(device), t)
+        return nn.functional.mse_loss(velocity.float(), v)
 
     def optimizer(self, rate: float) -> torch.optim.AdamW:
         return torch.optim.AdamW(self.live.parameters(), lr=rate, weight_decay=1e-3, betas=(0.9, 0.99))
 
 
-def teach_sides(teaching: Teaching, work: Path, training: Training) -> None:
-    """Lessons that make the network listen to azimuths: of a few kinds, then of all that are not round, twice.
+def teach_sides(learner: Denoiser, work: Path, training: Training) -> int:
+    """Lessons that make the network listen to azimuths: of few kinds, then of all that have sides, twice; how many were given.
 
     From all kinds at once 15,000 steps taught it none of them. Cubes alone teach it theirs in 200, and other kinds follow.
     """
-    generator, timesteps = Generator().manual_seed(training.seed + 2), teaching.scheduler.config.num_train_timesteps
-    for number, (kinds, rate) in enumerate(LESSONS, 1):
-        rows = [row for row, words in enumerate(teaching.worded) if shows_sides(words, kinds)]
-        if not rows:
+    generator, timesteps = Generator().manual_seed(training.seed + 2), learner.scheduler.config.num_train_timesteps
+    given = 0
+    for number, (shows, rate) in enumerate(LESSONS, 1):
+        if not (rows := [row for row, caption in enumerate(learner.worded) if shows(caption)]):
             log.info("no pictures for lesson %d", number)
             continue
-        sided = teaching.with_pictures(rows)
+        part = learner.with_pictures(rows)
 
-        def loss_of_step(sided: Teaching = sided) -> Tensor:
+        def loss_of_step(part: Denoiser = part) -> Tensor:
             t = TURNED_FROM + stratified_timesteps(training.batch, timesteps - TURNED_FROM, generator)
-            return sided.loss(t, torch.ones(len(t), dtype=torch.bool), LESSON_TURNED_SHARE, generator)
+            return part.loss(t, torch.ones(len(t), dtype=torch.bool), LESSON_TURNED_SHARE, generator)
 
-        modules, optimizer = {"live": teaching.live}, teaching.optimizer(rate)
+        modules, optimizer = {"live": learner.live}, learner.optimizer(rate)
         loop(f"lesson-{number}", training.lesson_steps, work, modules, optimizer, rate, generator, loss_of_step, lambda: None)
+        given += 1
+    return given
 
 
-def train_denoiser(teaching: Teaching, work: Path, training: Training) -> tuple[nn.Module, nn.Module]:
+def train_denoiser(learner: Denoiser, work: Path, training: Training) -> tuple[nn.Module, nn.Module]:
     """EMA weights of the UNet, its embedding of cameras within, and of the text encoder after their steps of v-prediction."""
-    live, rate, timesteps = teaching.live, training.learning_rate, teaching.scheduler.config.num_train_timesteps
+    live, rate, timesteps = learner.live, training.learning_rate, learner.scheduler.config.num_train_timesteps
     average, generator = copy.deepcopy(live).requires_grad_(False), Generator().manual_seed(training.seed + 1)
 
     def loss_of_step() -> Tensor:
         t = stratified_timesteps(training.batch, timesteps, generator)
         told = torch.rand(len(t), generator=generator) >= CAMERA_DROPOUT
-        return teaching.loss(t, told, TURNED_SHARE, generator)
+        return learner.loss(t, told, TURNED_SHARE, generator)
 
-    modules, optimizer = {"live": live, "average": average}, teaching.optimizer(rate)
+    modules, optimizer = {"live": live, "average": average}, learner.optimizer(rate)
     loop("denoiser", training.steps, work, modules, optimizer, rate, generator, loss_of_step, lambda: follow(average, live))
     return average["unet"], average["text_encoder"]

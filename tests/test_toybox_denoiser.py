@@ -1,0 +1,167 @@
+"""What the UNet and the text encoder are told of a picture, which pictures a lesson shows, and what they hide in noise."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Generator, nn
+
+from dreamtime.cameras import CameraRange, sample_cameras, turntable
+from dreamtime.priors.camera_embedding import CameraEmbedding, poses_of
+from dreamtime.toybox import denoiser, models
+from dreamtime.toybox.card import Training
+from dreamtime.toybox.denoiser import Denoiser
+
+
+def test_a_distraction_is_one_more_word_of_letters(generator: Callable[[int], Generator]):
+    draw, caption = generator(0), "a red cube, front view"
+    places = set()
+    for _ in range(60):
+        words = denoiser.distracted(caption, draw).split(" ")
+        (place,) = [i for i, word in enumerate(words) if word not in caption.split(" ")]
+        assert " ".join(words[:place] + words[place + 1 :]) == caption
+        assert words[place].isalpha()
+        assert words[place].islower()
+        assert 3 <= len(words[place]) <= 8
+        places.add(place)
+    assert places == {0, 1, 2, 3, 4}
+
+
+def test_captions_leave_out_the_view_or_everything_as_often_as_said(generator: Callable[[int], Generator]):
+    draw = generator(1)
+    captions = [denoiser.caption_of("a red cube", "side", draw) for _ in range(4000)]
+    told = [caption for caption in captions if caption]
+    viewless = [caption for caption in told if "side" not in caption]
+    assert captions.count("") / len(captions) == pytest.approx(denoiser.CAPTION_DROPOUT, abs=0.02)
+    assert len(viewless) / len(told) == pytest.approx(denoiser.VIEW_DROPOUT, abs=0.03)
+    assert {"a red cube", "a red cube, side view"} < set(told)
+
+
+def test_what_is_turned_is_told_its_camera_and_hidden_by_noise(generator: Callable[[int], Generator]):
+    t, told = torch.arange(1000).repeat(8), torch.arange(8000) % 2 == 0
+    x, other = torch.zeros(8000, 1, 1, 1), torch.ones(8000, 1, 1, 1)
+    turned = denoiser.perhaps_turned(x, other, t, told, 0.3, generator(0))[:, 0, 0, 0].bool()
+    possible = told & (t >= denoiser.TURNED_FROM)
+    assert not turned[~possible].any()
+    assert turned[possible].float().mean().item() == pytest.approx(0.3, abs=0.03)
+
+
+class Faint(nn.Module):
+    """In a UNet's place: it answers its input times a factor, 0 at first, and remembers what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.class_embedding = CameraEmbedding(8, text_width=models.WIDTH)
+        nn.init.normal_(self.class_embedding.reworded.weight, generator=Generator().manual_seed(0))
+        self.factor = nn.Parameter(torch.zeros(()))
+        self.heard: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def forward(self, z_t: torch.Tensor, t: torch.Tensor, text: torch.Tensor, class_labels: torch.Tensor) -> SimpleNamespace:
+        self.heard.append((text, class_labels))
+        return SimpleNamespace(sample=self.factor * z_t)
+
+
+AROUND = poses_of(turntable(40, 8))
+
+
+@pytest.fixture
+def numbered() -> Denoiser:
+    """A network, and forty pictures of which each is its own number."""
+    tokenizer, scheduler = models.build_tokenizer(), models.build_scheduler()
+    live = nn.ModuleDict({"unet": Faint(), "text_encoder": models.build_text_encoder(tokenizer)})
+    latents = torch.arange(40)[:, None, None, None].expand(-1, 4, 16, 16).half()
+    worded = ["a red cube", "a box"] * 8 + ["a blue ball"] * 12 + ["a green car"] * 12
+    return Denoiser(live, tokenizer, scheduler, latents, worded, ["side"] * 40, AROUND)
+
+
+def plan(**asked: int) -> Training:
+    known = {"pictures": 40, "vae_steps": 0, "vae_batch": 16, "lesson_steps": 0, "steps": 0, "batch": 600, "seed": 0}
+    return Training(**{**known, **asked})
+
+
+Asked = list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """The number of each picture asked for and of its other side, t, whether the camera is told, and the share turned."""
+    seen: Asked = []
+
+    def spy(
+        x: torch.Tensor, other: torch.Tensor, t: torch.Tensor, told: torch.Tensor, share: float, draw: Generator
+    ) -> torch.Tensor:
+        seen.append((x[:, 0, 0, 0], other[:, 0, 0, 0], t, told, share))
+        return x
+
+    monkeypatch.setattr(denoiser, "perhaps_turned", spy)
+    return seen
+
+
+def test_pictures_that_are_no_pairs_are_refused(numbered: Denoiser):
+    with pytest.raises(ValueError, match="in pairs"):
+        numbered.with_pictures(list(range(39)))
+    with pytest.raises(ValueError, match="in pairs"):
+        replace(numbered, poses=poses_of(sample_cameras(40, 8, CameraRange(), Generator().manual_seed(0))))
+
+
+def test_a_training_knows_the_other_side_of_each_picture(numbered: Denoiser, asked: Asked, tmp_path: Path):
+    denoiser.train_denoiser(numbered, tmp_path, plan(steps=2))
+    x, other, t, told = (torch.cat(part) for part in list(zip(*asked, strict=True))[:4])
+    assert len(x.unique()) == 40
+    assert torch.equal(other, x + 1 - 2 * (x % 2))
+    assert t.min() < 20
+    assert t.max() > 980
+    assert told.float().mean().item() == pytest.approx(1 - denoiser.CAMERA_DROPOUT, abs=0.04)
+    assert {share for *_, share in asked} == {denoiser.TURNED_SHARE}
+
+
+def test_lessons_tell_every_camera_and_start_with_what_is_easy(numbered: Denoiser, asked: Asked, tmp_path: Path):
+    before = {name: parameter.clone() for name, parameter in numbered.live.named_parameters()}
+    assert denoiser.teach_sides(numbered, tmp_path, plan(lesson_steps=2)) == 4
+    shown = [set(x.int().tolist()) for x, *_ in asked[::2]]
+    cubes, cars = set(range(16)), set(range(28, 40))
+    assert shown == [cubes, cubes | cars, cars, cubes | cars]
+    for _, _, t, told, share in asked:
+        assert told.all()
+        assert t.min() >= denoiser.TURNED_FROM
+        assert share == denoiser.LESSON_TURNED_SHARE
+    assert not torch.equal(before["unet.factor"], numbered.live["unet"].factor)
+
+
+def test_a_lesson_without_pictures_falls_away(numbered: Denoiser, asked: Asked, tmp_path: Path):
+    balls = numbered.with_pictures(list(range(16, 28)))
+    assert denoiser.teach_sides(balls, tmp_path, plan(lesson_steps=2)) == 0
+    assert not asked
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_network_is_asked_for_the_picture_where_the_noise_hides_the_other_side(numbered: Denoiser):
+    """Pictures of 0 beside pictures of 2, all turned: v = alpha (alpha y + sigma eps) / sigma - x / sigma, y the other one's.
+
+    A network that answers 0 errs by its mean square, alpha^2 + ((2 alpha^2)^2 + 2^2) / (2 sigma^2).
+    """
+    pairs = replace(numbered, latents=2 * (numbered.latents % 2))
+    t, told = torch.full((400,), 500), torch.ones(400, dtype=torch.bool)
+    abar = numbered.scheduler.alphas_cumprod[500].item()
+    turned = abar + (4 * abar**2 + 4) / (2 * (1 - abar))
+    straight = abar + 2 * (1 - abar)  # v = alpha eps - sigma x
+    for share, expected in ((1.0, turned), (0.0, straight)):
+        loss = pairs.loss(t, told, share, Generator().manual_seed(0)).item()
+        assert loss == pytest.approx(expected, rel=0.06)
+
+
+def test_the_network_hears_of_the_cameras_it_is_told_and_of_no_others(numbered: Denoiser, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(denoiser, "caption_of", lambda words, view, draw: words)
+    told = torch.arange(60) % 2 == 0
+    numbered.loss(torch.full((60,), 500), told, 0.5, Generator().manual_seed(0))
+    ((text, poses),) = numbered.live["unet"].heard
+    assert not poses[~told].any()
+    assert all((AROUND == pose).all(1).any() for pose in poses[told])
+    tokens = numbered.tokenizer(sorted(set(numbered.worded)), padding="max_length", return_tensors="pt").input_ids
+    plain = numbered.live["text_encoder"](tokens)[0]
+    apart = (text[:, None] - plain).abs().amax((2, 3)).amin(1)
+    assert apart[~told].max() < 1e-3
+    assert apart[told].min() > 0.1  # read from there, the words say something else
