@@ -7,6 +7,7 @@ import copy
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,11 @@ CAPTION_DROPOUT = 0.12  # the share of captions replaced by "", which trains the
 CAMERA_DROPOUT = 0.15  # the share of pictures of whose camera nothing is told beyond the caption's view
 VIEW_DROPOUT = 0.4  # the share of captions without their view, which leaves the azimuth to what is told of the camera
 DISTRACTION = 0.1  # the share of captions that get a meaningless word, so that unknown words do no harm
-TURNED_SHARE = 0.4  # of the noisy pictures, where the camera is told, show the object from elsewhere
-TURNED_FROM = 400  # the least t of those: below, the noise hides no outline
+TURNED_SHARE = 0.12  # of the noisy pictures, where the camera is told, hide the object from elsewhere
+STRANGER_SHARE = 0.18  # of them hide another object
+HIDING_FROM = 500  # the least t of those: below, noise hides no outline
 LESSON_TURNED_SHARE = 0.6  # as TURNED_SHARE, in lessons
+ALIKE = 100  # pictures to choose a stranger from, before the most similar backgrounds
 
 
 def alone(*kinds: str) -> Callable[[str], bool]:
@@ -71,7 +74,7 @@ def other_side(rows: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
     return rows ^ 1
 
 
-def perhaps_turned(
+def perhaps_another(
     x: Float[Tensor, "B C h w"],
     other: Float[Tensor, "B C h w"],
     t: Int[Tensor, " B"],
@@ -79,13 +82,13 @@ def perhaps_turned(
     share: float,
     generator: Generator,
 ) -> Float[Tensor, "B C h w"]:
-    """What the noise is added to: x or, at high t and where the camera is told, a share of them the object from elsewhere.
+    """What the noise is added to: x or, at high t and where the camera is told, for a share of them another picture.
 
-    Noise still shows the side that it hides, so a network that is always shown the right one learns nothing of the azimuth that
-    it is told; a rendering that is to be distilled shows a wrong side, or none.
+    Noise still shows the object and the side that it hides, so a network that is always shown the right ones has little need of
+    what it is told; a rendering that is to be distilled shows a wrong one, or none.
     """
-    turned = told & (t >= TURNED_FROM) & (torch.rand(len(x), generator=generator) < share)
-    return torch.where(turned.to(x.device)[:, None, None, None], other, x)
+    swapped = told & (t >= HIDING_FROM) & (torch.rand(len(x), generator=generator) < share)
+    return torch.where(swapped.to(x.device)[:, None, None, None], other, x)
 
 
 # -- the network
@@ -116,18 +119,42 @@ class Denoiser:
         worded, views = [self.worded[row] for row in rows], [self.views[row] for row in rows]
         return replace(self, latents=self.latents[rows], worded=worded, views=views, poses=self.poses[rows])
 
+    @cached_property
+    def by_background(self) -> Int[Tensor, " N"]:
+        """The rows in the order of their backgrounds' shades: of what their corners differ in most."""
+        corners = self.latents[:, :, [0, 0, -1, -1], [0, -1, 0, -1]].float().mean(-1).cpu()
+        _, _, directions = torch.linalg.svd((corners - corners.mean(0))[:5000], full_matrices=False)
+        return (corners @ directions[0]).argsort()
+
+    @cached_property
+    def rank(self) -> Int[Tensor, " N"]:
+        """Where each row stands in that order."""
+        return self.by_background.argsort()
+
+    def strangers(self, rows: Int[Tensor, " B"], generator: Generator) -> Int[Tensor, " B"]:
+        """Other pictures before backgrounds much alike, so that these tell nothing of an exchange."""
+        further = torch.randint(1, min(ALIKE, len(self.rank)), (len(rows),), generator=generator)
+        return self.by_background[(self.rank[rows] + further) % len(self.rank)]
+
     def loss(
-        self, t: Int[Tensor, " B"], told: Bool[Tensor, " B"], turned_share: float, generator: Generator
+        self,
+        t: Int[Tensor, " B"],
+        told: Bool[Tensor, " B"],
+        generator: Generator,
+        turned_share: float = 0.0,
+        stranger_share: float = 0.0,
     ) -> Float[Tensor, ""]:
-        """Mean squared error of v on random pictures at those t, told of their cameras or not, some turned in the noise."""
+        """Mean squared error of v on random pictures at those t, told of their cameras or not; some noise hides another one."""
         rows, device = torch.randint(len(self.latents), (len(t),), generator=generator), self.latents.device
-        x, other = (
-            self.latents[which].float().contiguous(memory_format=torch.channels_last) for which in (rows, other_side(rows))
+        x, turned, strange = (
+            self.latents[which].float().contiguous(memory_format=torch.channels_last)
+            for which in (rows, other_side(rows), self.strangers(rows, generator))
         )
         captions = [caption_of(self.worded[row], self.views[row], generator) for row in rows.tolist()]
         tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
         noise = torch.randn(x.shape, generator=generator).to(x)
-        shown = perhaps_turned(x, other, t, told, turned_share, generator)
+        shown = perhaps_another(x, turned, t, told, turned_share, generator)
+        shown = perhaps_another(shown, strange, t, told, stranger_share, generator)
         t, poses = t.to(device), (told[:, None] * self.poses[rows]).to(device)
         z_t = self.scheduler.add_noise(shown, noise, t)
         unet: Any = self.live["unet"]
@@ -155,8 +182,8 @@ def teach_sides(learner: Denoiser, work: Path, training: Training) -> int:
         part = learner.with_pictures(rows)
 
         def loss_of_step(part: Denoiser = part) -> Tensor:
-            t = TURNED_FROM + stratified_timesteps(training.batch, timesteps - TURNED_FROM, generator)
-            return part.loss(t, torch.ones(len(t), dtype=torch.bool), LESSON_TURNED_SHARE, generator)
+            t = HIDING_FROM + stratified_timesteps(training.batch, timesteps - HIDING_FROM, generator)
+            return part.loss(t, torch.ones(len(t), dtype=torch.bool), generator, LESSON_TURNED_SHARE)
 
         modules, optimizer = {"live": learner.live}, learner.optimizer(rate)
         loop(f"lesson-{number}", training.lesson_steps, work, modules, optimizer, rate, generator, loss_of_step, lambda: None)
@@ -172,7 +199,7 @@ def train_denoiser(learner: Denoiser, work: Path, training: Training) -> tuple[n
     def loss_of_step() -> Tensor:
         t = stratified_timesteps(training.batch, timesteps, generator)
         told = torch.rand(len(t), generator=generator) >= CAMERA_DROPOUT
-        return learner.loss(t, told, TURNED_SHARE, generator)
+        return learner.loss(t, told, generator, TURNED_SHARE, STRANGER_SHARE)
 
     modules, optimizer = {"live": live, "average": average}, learner.optimizer(rate)
     loop("denoiser", training.steps, work, modules, optimizer, rate, generator, loss_of_step, lambda: follow(average, live))
