@@ -100,7 +100,9 @@ def test_stopping_and_resuming_gives_the_same_weights(trained: Path, tmp_path: P
     monkeypatch.setattr(train, "sample_sheet", NO_SAMPLES)
     monkeypatch.setattr(training, "save_checkpoint", save_and_stop)
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 1)
-    for _ in ("vae", "lesson-1", "lesson-2", "lesson-3", "lesson-4", "denoiser"):
+    stages = [path.stem for path in (trained.parent / "work").glob("*.safetensors") if (path.with_suffix(".csv")).exists()]
+    assert {"vae", "lesson-2", "denoiser"} <= set(stages)
+    for _ in stages:
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "work", tmp_path / "out")
     run(tmp_path / "work", tmp_path / "out")
