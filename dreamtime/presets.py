@@ -102,7 +102,7 @@ CALLED = {
 SCHEDULE_STEPS = 600
 """Of a schedule that is looked at for its own sake, where nobody says how many."""
 
-EMBEDDED_GUIDANCE_SCALE = 2.0  # much more makes caricatures of its simple shapes: flared cubes, and too large
+EMBEDDED_GUIDANCE_SCALE = 2.5  # much more makes caricatures of its simple shapes: flared cubes, and too large
 GUIDANCE_SCALE = 100.0  # DreamFusion's with Stable Diffusion (PAPER section 3)
 
 
