@@ -1,6 +1,6 @@
 """How the embedded model's UNet and text encoder learn: v-prediction (Salimans & Ho 2022) on captions and told cameras.
 
-First come lessons on azimuths, which are not learnt otherwise, then all pictures.
+First may come lessons on azimuths, which are not learnt otherwise, then all pictures.
 """
 
 import copy

@@ -206,8 +206,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--lesson-steps",
         type=int,
-        default=300,
-        help="UNet steps of each of the four lessons on azimuths that come first; 0: none (default %(default)s)",
+        default=0,
+        help="UNet steps of each of the four lessons on azimuths that come first; 300 teach them (default %(default)s: none)",
     )
     parser.add_argument("--steps", type=int, default=20_000, help="UNet steps (default %(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="pictures per UNet step (default %(default)s)")
