@@ -107,3 +107,12 @@ def test_timesteps_stay_in_their_range_whatever_is_drawn(monkeypatch: pytest.Mon
     """31 + the float32 next to 1 rounds up to 32."""
     monkeypatch.setattr(torch, "rand", lambda count, generator: torch.full((count,), 1 - 2**-24))
     assert training.stratified_timesteps(32, 1000, Generator()).max() == 999
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"), [("AVX512", torch.bfloat16), ("AVX2", torch.float32), ("DEFAULT", torch.float32)]
+)
+def test_a_cpu_that_is_slow_in_bfloat16_is_spared_it(capability: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    with training.mixed_precision(torch.device("cpu")):
+        assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype is dtype

@@ -21,7 +21,7 @@ from dreamtime.priors.camera_embedding import AZIMUTH
 from dreamtime.prompts import View, with_view
 from dreamtime.toybox.card import Training
 from dreamtime.toybox.symmetry import has_sides
-from dreamtime.toybox.training import follow, loop, stratified_timesteps, v_from_x0
+from dreamtime.toybox.training import follow, loop, mixed_precision, stratified_timesteps, v_from_x0
 from dreamtime.toybox.world import kinds_named
 
 log = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ class Denoiser:
         z_t = self.scheduler.add_noise(shown, noise, t)
         unet: Any = self.live["unet"]
         text = unet.class_embedding.reread(self.live["text_encoder"](tokens.to(device))[0], poses)
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             velocity = unet(z_t, t, text, class_labels=poses).sample
         v = v_from_x0(z_t, x, self.scheduler.alphas_cumprod.to(device), t)
         return nn.functional.mse_loss(velocity.float(), v)

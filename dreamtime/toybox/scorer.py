@@ -27,7 +27,7 @@ from dreamtime.toybox.gathering import PLACES, SIDE, Gathering
 from dreamtime.toybox.meanings import Description, agreement, answers, near_miss, questions, slot_values, wording
 from dreamtime.toybox.pictures import RESOLUTION
 from dreamtime.toybox.portraits import VIEW_MARGIN, Pictures, draw
-from dreamtime.toybox.training import DEVICES, kept, loop, seeded_initialisation, to_input
+from dreamtime.toybox.training import DEVICES, kept, loop, mixed_precision, seeded_initialisation, to_input
 from dreamtime.toybox.world import Pair, object_of
 
 log = logging.getLogger(__name__)
@@ -209,7 +209,7 @@ def train_teacher(known: Pictures, work: Path, steps: int, batch: int, seed: int
 
     def loss_of_step() -> Tensor:
         images, shown = seen(known, batch, generator, device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             names = teacher.names(teacher.features(images))
         return naming_loss(names.float(), shown)
 
@@ -246,7 +246,7 @@ def train(known: Pictures, teacher: Teacher, work: Path, steps: int, batch: int,
         captions += [near_miss(each, generator) for each in captions for _ in range(NEAR_MISSES)]
         worded = {wording(each, generator): each for each in captions}
         true, undecided = agreement(shown, list(worded.values()))
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             features = teacher.features(images)
             taught = teacher.names(features)
         out = model.vision_model(pixel_values=images, output_hidden_states=True)

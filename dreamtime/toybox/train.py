@@ -34,6 +34,7 @@ from dreamtime.toybox.training import (
     kept,
     kept_latents,
     loop,
+    mixed_precision,
     plain_attention,
     seeded_initialisation,
     to_input,
@@ -128,7 +129,7 @@ def train_vae(
 
     def loss_of_step() -> Tensor:
         x = to_input(images[torch.randint(len(images), (batch,), generator=generator)], device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             posterior = vae.encode(x).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
             decoded = vae.decode(posterior.mean + posterior.std * noise).sample.float()

@@ -35,6 +35,7 @@ from dreamtime.toybox.training import (
     kept,
     kept_latents,
     loop,
+    mixed_precision,
     plain_attention,
     seeded_initialisation,
     stratified_timesteps,
@@ -159,11 +160,11 @@ def train(
         t = stratified_timesteps(batch, scheduler.config.num_train_timesteps, generator).to(device)
         noise = torch.randn(x.shape, generator=generator).to(device)
         kept = (torch.rand(batch, 1, 1, 1, generator=generator) >= DROPOUT).float().to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             embedding = live["image_encoder"](to_input(known.images[rows, seen], device)).image_embeds
         token = live["projection"](torch.cat([embedding.float(), pose], dim=-1))[:, None] * kept[:, :, 0]
         both = torch.cat([scheduler.add_noise(x, noise, t), reference * kept], dim=1)
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             velocity = live["unet"](both.contiguous(memory_format=torch.channels_last), t, token).sample
         return F.mse_loss(velocity.float(), scheduler.get_velocity(x, noise, t))
 
