@@ -134,7 +134,7 @@ def memory_of(settings: Settings) -> dict[str, int]:
     dtype, learns = dtype_of(settings.device), settings.objective == "vsd"
     # Early views are smaller, but a prior resizes what it is shown.
     size = max(settings.views_by_part), settings.resolution
-    answers = answers_at_once(settings.objective, settings.guidance, settings.negative_prompt)
+    answers = answers_at_once(settings.objective, settings.guidance, settings.guidance_scale, settings.negative_prompt)
     need = memory.need_of(settings.source, dtype, *size, settings.options, answers, learns, settings.text_prior)
     scene = REPRESENTATIONS[settings.representation](Generator(), torch.device("meta"))
     views = settings.views + (settings.task == "image")  # no prior is asked about the picture's own

@@ -93,7 +93,9 @@ def guided_noise(
     positive: Float[Tensor, "B L D"],
     guidance_scale: float,
 ) -> Float[Tensor, "B C h w"]:
-    """eps_hat with classifier-free guidance, both branches in one pass."""
+    """eps_hat with classifier-free guidance, both branches in one pass; at a scale of 1 only the one that counts is asked."""
+    if guidance_scale == 1:
+        return prior.predict_noise(z_t, t, positive)
     unconditional, conditional = answers(prior, z_t, t, negative, positive)
     return classifier_free_guidance(unconditional, conditional, guidance_scale)
 

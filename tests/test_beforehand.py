@@ -93,7 +93,7 @@ def test_a_text_prior_beside_the_picture_must_be_able_to_do_what_is_asked(models
 
 
 def test_a_run_in_one_line_names_what_it_compares_and_who_else_reads() -> None:
-    assert "sds between images, guidance 2.5" in describe(preset("draft", "cpu", prompt="a red cube"))
+    assert "sds between images, guidance 1" in describe(preset("draft", "cpu", prompt="a red cube"))
     assert "px, csd, guidance" in describe(preset("draft", "cpu", prompt="a red cube", objective="csd"))
     both = image_preset("draft", "cpu", prompt="a red mug", text_prior="toybox", text_weight=0.5)
     assert describe(both).startswith("toybox-zero123 beside toybox, weight 0.5 on cpu")

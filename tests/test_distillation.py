@@ -281,6 +281,18 @@ def test_rescaled_guidance_has_the_spread_between_both(generator) -> None:
     torch.testing.assert_close(spread, (plain.std(dim=(1, 2, 3)) + conditional.std(dim=(1, 2, 3))) / 2)
 
 
+def test_without_guidance_only_the_wanted_text_is_asked() -> None:
+    """And the answer is what guidance comes to as its scale goes to 1."""
+    z_t, cameras = torch.linspace(-1, 1, 2 * 3 * 8 * 8).view(2, 3, 8, 8), some_cameras(2)
+    asked = {}
+    for scale in (1.0, 1.0 + 1e-6):
+        prior = Recording(gaussian())
+        asked[scale] = classifier_free(prior, shifted_by(0.3), scale)(z_t, 500, cameras), [len(z) for z, _ in prior.asked]
+    (plain, rows), (guided, twice) = asked.values()
+    assert (rows, twice) == ([2], [4])
+    torch.testing.assert_close(plain, guided, rtol=1e-4, atol=1e-5)
+
+
 def test_perp_neg_asks_all_its_texts_in_one_pass() -> None:
     """Shifts of a Gaussian's mean all point the same way, so nothing is perpendicular and plain guidance remains."""
     prior = Recording(gaussian())

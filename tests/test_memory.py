@@ -188,6 +188,12 @@ def test_of_a_model_that_is_not_to_be_had_only_the_run_speaks(monkeypatch, caplo
 def test_more_answers_at_once_take_more_memory() -> None:
     two, four = (need_of("toybox", FLOAT, 2, 64, Options(), answers).step for answers in (2, 4))
     assert four > two
-    told = (("sds", "classifier-free", "", 2), ("sds", "perp-neg", "", 4), ("csd", "classifier-free", "a dog", 3))
-    for objective, guidance, negative, count in told:
-        assert answers_at_once(objective, guidance, negative) == count
+    told = (
+        ("sds", "classifier-free", 2.0, "", 2),
+        ("sds", "classifier-free", 1.0, "", 1),
+        ("vsd", "classifier-free", 1.0, "", 2),
+        ("sds", "perp-neg", 1.0, "", 4),
+        ("csd", "classifier-free", 2.0, "a dog", 3),
+    )
+    for *asked, count in told:
+        assert answers_at_once(*asked) == count

@@ -260,6 +260,16 @@ def test_a_prior_that_vsd_cannot_learn_in_is_refused_when_the_run_is_described(p
     assert preset("draft", "cpu", prior, prompt="a cat", objective="asd").prior == prior
 
 
+def test_a_negative_prompt_brings_guidance_to_the_embedded_prior_which_else_has_none() -> None:
+    assert preset("draft", "cpu", prompt="a cat").guidance_scale == 1
+    assert preset("draft", "cpu", prompt="a cat", negative_prompt="blue").guidance_scale == presets.STEERED_GUIDANCE_SCALE
+    assert preset("draft", "cpu", prompt="a cat", negative_prompt="blue", guidance_scale=5.0).guidance_scale == 5
+    large = {"prior": "stable-diffusion-1.5", "prompt": "a cat"}
+    assert preset("draft", "cpu", **large, negative_prompt="blue") == replace(
+        preset("draft", "cpu", **large), negative_prompt="blue"
+    )
+
+
 @pytest.mark.parametrize("objective", ["csd", "nfsd", "sdi"])
 def test_some_objectives_ask_about_the_negative_prompt_at_any_scale(objective: str) -> None:
     scale = 1.5 if objective == "csd" else 1.0

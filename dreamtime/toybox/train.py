@@ -208,7 +208,7 @@ def main(argv: list[str] | None = None) -> None:
         "--lesson-steps",
         type=int,
         default=0,
-        help="UNet steps of each of the four lessons on azimuths that come first; 300 teach them (default %(default)s: none)",
+        help="UNet steps of each of the six lessons on azimuths that come first; 300 teach them (default %(default)s: none)",
     )
     parser.add_argument("--steps", type=int, default=20_000, help="UNet steps (default %(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="pictures per UNet step (default %(default)s)")

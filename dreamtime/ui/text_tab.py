@@ -102,16 +102,20 @@ def connect_choices(tab: TextTab, server: Server) -> None:
         with one_sentence(escape):
             return suited_to(preset, prior, method, objective)
 
-    def residual_chosen(preset: str, prior: str, method: str, objective: str, image_residual: Any, scale: Any) -> Any:
+    def guidance_touched(
+        preset: str, prior: str, method: str, objective: str, image_residual: Any, negative_prompt: str, scale: Any
+    ) -> Any:
         with one_sentence(escape):
-            return guidance_followed(preset, prior, method, objective, image_residual, scale)
+            return guidance_followed(preset, prior, method, objective, image_residual, negative_prompt, scale)
 
     knobs = list(tab.knobs.values())
     method, objective = tab.knobs["method"], tab.knobs["objective"]
     scale, residual = tab.knobs["guidance_scale"], tab.knobs["image_residual"]
     start_and_objective = [tab.preset, tab.prior, method, objective]
     objective.input(objective_chosen, start_and_objective, [scale, residual], queue=False, **QUIET)
-    residual.input(residual_chosen, [*start_and_objective, residual, scale], scale, queue=False, **QUIET)
+    negative = tab.knobs["negative_prompt"]
+    touched = [residual.input, negative.input]
+    gr.on(touched, guidance_touched, [*start_and_objective, residual, negative, scale], scale, queue=False, **QUIET)
     starts = [tab.preset.input, tab.prior.input, method.input]
     gr.on(starts, start_chosen, [tab.preset, tab.prior, method], [tab.start, *knobs], queue=False, **QUIET)
     # Apart from the knobs, since estimating a GPU's memory takes seconds.

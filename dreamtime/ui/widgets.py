@@ -289,19 +289,29 @@ def residual_followed(knobs: Mapping[str, Any], preset: str, prior: str) -> dict
     return {**knobs, "image_residual": 0.0} if left else dict(knobs)
 
 
-def suited_to(preset: str, prior: str, method: str, objective: str, image_residual: Any = None) -> tuple[float, float]:
-    """The guidance scale and the image residual that a preset gives to an objective, or to one with that image residual.
+def suited_to(
+    preset: str, prior: str, method: str, objective: str, image_residual: Any = None, negative_prompt: str = ""
+) -> tuple[float, float]:
+    """The guidance scale and the image residual that a preset gives to an objective, or to one with those changes.
 
     Raises ValueError where the prior cannot serve it.
     """
     chosen: dict[str, Any] = {} if image_residual is None else {"image_residual": float(image_residual)}
-    made = presets.preset(preset, prior=resolved(prior), method=method, objective=objective, **chosen)
+    chosen |= {"objective": objective, "negative_prompt": negative_prompt}
+    made = presets.preset(preset, prior=resolved(prior), method=method, **chosen)
     return made.guidance_scale, made.image_residual
 
 
-def guidance_followed(preset: str, prior: str, method: str, objective: str, image_residual: Any, scale: Any) -> Any:
-    """The guidance scale beside an image residual that has just been chosen: one that was left alone goes with it."""
-    with_residual, without = (suited_to(preset, prior, method, objective, each)[0] for each in (None, 0.0))
-    if scale not in (with_residual, without):
+def guidance_followed(
+    preset: str, prior: str, method: str, objective: str, image_residual: Any, negative_prompt: str, scale: Any
+) -> Any:
+    """The guidance scale beside an image residual or a negative prompt just chosen: one that was left alone goes with them."""
+    # Large priors keep their scale, and say so where a negative prompt has no effect at it.
+    steers = resolved(prior) == "toybox"
+
+    def suited(residual: Any, words: str) -> float:
+        return suited_to(preset, prior, method, objective, residual, words if steers else "")[0]
+
+    if scale not in {suited(residual, words) for residual in (None, 0.0) for words in ("", "something")}:
         return scale
-    return suited_to(preset, prior, method, objective, image_residual)[0]
+    return suited(image_residual, negative_prompt)

@@ -196,10 +196,21 @@ def test_an_image_residual_brings_its_guidance_scale_to_the_page() -> None:
         changes = {} if residual is None else {"image_residual": float(residual)}
         asked = presets.preset("standard", **changes)
         assert suited_to(*start, residual) == (asked.guidance_scale, asked.image_residual)
-        for left_alone in (2.5, 3.5):
-            assert guidance_followed(*start, residual, left_alone) == asked.guidance_scale
-        assert guidance_followed(*start, residual, 9) == 9, "somebody has set it"
-    assert guidance_followed("standard", "stable-diffusion-1.5", "dreamtime", "sds", 5.0, 100) == 100
+        for left_alone in (presets.EMBEDDED_GUIDANCE_SCALE, presets.BETWEEN_LATENTS["guidance_scale"]):
+            assert guidance_followed(*start, residual, "", left_alone) == asked.guidance_scale
+        assert guidance_followed(*start, residual, "", 9) == 9, "somebody has set it"
+    assert guidance_followed("standard", "stable-diffusion-1.5", "dreamtime", "sds", 5.0, "", 100) == 100
+
+
+def test_a_negative_prompt_brings_some_guidance_to_the_page_and_takes_it_along() -> None:
+    """As with the command line and the API; large priors keep theirs."""
+    start = ("standard", "toybox", "dreamtime", "sds", 30.0)
+    asked = presets.preset("standard", negative_prompt="blue").guidance_scale
+    assert asked == presets.STEERED_GUIDANCE_SCALE > 1
+    assert guidance_followed(*start, "blue", presets.EMBEDDED_GUIDANCE_SCALE) == asked
+    assert guidance_followed(*start, "", asked) == presets.EMBEDDED_GUIDANCE_SCALE
+    assert guidance_followed(*start, "blue", 9) == 9, "somebody has set it"
+    assert guidance_followed("standard", "stable-diffusion-1.5", "dreamtime", "sds", 0.0, "blue", 100) == 100
 
 
 def test_a_prior_that_stands_in_keeps_what_means_the_same_with_it() -> None:
