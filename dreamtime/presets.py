@@ -341,8 +341,8 @@ def is_a(value: object, kind: Any) -> bool:
 
 # -- presets: what draft, standard and high mean on a CPU with the embedded prior, and on a GPU with a large one
 
-BETWEEN_LATENTS: dict[str, Any] = {"image_residual": 0.0, "guidance_scale": 3.5, "distance": (1.5, 2.0)}
-"""With the embedded prior, what suits a difference that passes through the encoder: a firmer hand, from nearer.
+BETWEEN_LATENTS: dict[str, Any] = {"image_residual": 0.0, "guidance_scale": 1.5, "distance": (1.5, 2.0)}
+"""With the embedded prior, what suits a difference that passes through the encoder: a little guidance, from nearer.
 
 All objectives but SDS have that, and SDS when it is asked for with an image residual of 0.
 """

@@ -59,7 +59,7 @@ def test_the_embedded_prior_is_asked_between_images_unless_the_objective_is_anot
 
 def test_between_latents_the_embedded_prior_guides_more_firmly_from_nearer() -> None:
     between = preset("draft", "cpu", prompt="a cat", image_residual=0.0)
-    assert (between.guidance_scale, between.distance) == (3.5, (1.5, 2.0))
+    assert (between.guidance_scale, between.distance) == (1.5, (1.5, 2.0))
     assert preset("draft", "cpu", prompt="a cat", image_residual=0.0, guidance_scale=9.0).guidance_scale == 9
     large = preset("draft", "cpu", prior="stable-diffusion-1.5", prompt="a cat", image_residual=5.0)
     assert (large.image_residual, large.distance, large.options.decodes) == (5.0, (1.5, 2.0), True)
