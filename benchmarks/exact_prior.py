@@ -184,11 +184,12 @@ def one_run(asked: str, between: str, settings: Settings) -> dict[str, str]:
 def summary(rows: list[dict[str, str]], model: str) -> str:
     """IoU at the best size, a line per teacher and a column per prompt, of the model's rows."""
     rows, about = of_model(rows, model)
+    latents, images = presets.BETWEEN_LATENTS["guidance_scale"], presets.EMBEDDED_GUIDANCE_SCALE
     lines = [
         measured_on(),
         about,
-        "IoU at the best size, one run each. Between latents cameras stand at 1.5 to 2 and the embedded prior is guided at",
-        "3.5, between images at 1.8 to 2.2 and 2.5, as in its presets; an exact prior is asked without guidance.",
+        "IoU at the best size, one run each. Between latents cameras stand at 1.5 to 2, between images at 1.8 to 2.2, and the",
+        f"embedded prior is guided at {latents:g} and {images:g}, as in its presets; an exact prior is asked without guidance.",
         "",
         f"| asked | difference between | preset | {' | '.join(PROMPTS)} | mean | mean colour error (CIEDE2000) |",
         "|---" * (5 + len(PROMPTS)) + "|",

@@ -75,7 +75,9 @@ def build_parser() -> argparse.ArgumentParser:
     text = commands.add_parser("text", help="turn a prompt into a 3D model")
     text.add_argument("prompt", help='for example "a red cube"')
     add_recipe_options(text, "auto")
-    text.add_argument("--negative-prompt", metavar="TEXT", help="what to steer away from")
+    text.add_argument(
+        "--negative-prompt", metavar="TEXT", help="what to steer away from; the embedded prior is then guided at 2"
+    )
     text.add_argument("--guidance", metavar="NAME", help=f"one of {', '.join(objectives.GUIDANCES)}")
     text.add_argument(
         "--image-residual",

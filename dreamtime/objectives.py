@@ -174,7 +174,7 @@ SELF_WEIGHTED = ("sjc", "sdi", "ism")
 def answers_at_once(objective: str, guidance: str, guidance_scale: float, negative_prompt: str) -> int:
     """How many answers about one image an objective asks of the prior together."""
     if objective in ("sds", "sjc") and guidance == "classifier-free" and guidance_scale == 1:
-        return 1  # without guidance nothing is asked about nothing
+        return 1  # without guidance the other branch is not asked
     if objective == "nfsd" or (objective == "csd" and negative_prompt):
         return 3  # nothing, the prompt, and what is undesired
     return 4 if guidance == "perp-neg" else 2  # with two views that the camera does not have

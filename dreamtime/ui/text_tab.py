@@ -98,9 +98,9 @@ def connect_choices(tab: TextTab, server: Server) -> None:
         with one_sentence(escape):
             return [start_word(preset, prior, method), *preset_values(preset, prior, method).values()]
 
-    def objective_chosen(preset: str, prior: str, method: str, objective: str) -> tuple[float, float]:
+    def objective_chosen(preset: str, prior: str, method: str, objective: str, negative_prompt: str) -> tuple[float, float]:
         with one_sentence(escape):
-            return suited_to(preset, prior, method, objective)
+            return suited_to(preset, prior, method, objective, negative_prompt=negative_prompt)
 
     def guidance_touched(
         preset: str, prior: str, method: str, objective: str, image_residual: Any, negative_prompt: str, scale: Any
@@ -112,8 +112,8 @@ def connect_choices(tab: TextTab, server: Server) -> None:
     method, objective = tab.knobs["method"], tab.knobs["objective"]
     scale, residual = tab.knobs["guidance_scale"], tab.knobs["image_residual"]
     start_and_objective = [tab.preset, tab.prior, method, objective]
-    objective.input(objective_chosen, start_and_objective, [scale, residual], queue=False, **QUIET)
     negative = tab.knobs["negative_prompt"]
+    objective.input(objective_chosen, [*start_and_objective, negative], [scale, residual], queue=False, **QUIET)
     touched = [residual.input, negative.input]
     gr.on(touched, guidance_touched, [*start_and_objective, residual, negative, scale], scale, queue=False, **QUIET)
     starts = [tab.preset.input, tab.prior.input, method.input]

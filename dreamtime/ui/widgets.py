@@ -282,11 +282,17 @@ def followed(
 
 
 def residual_followed(knobs: Mapping[str, Any], preset: str, prior: str) -> dict[str, Any]:
-    """The knobs with an objective that was chosen a moment ago: an image residual that was left alone goes with SDS."""
-    if knobs["objective"] in (None, "", "sds"):
+    """The knobs with an objective that was chosen a moment ago: an image residual that was left alone goes with SDS.
+
+    So does the guidance scale beside it.
+    """
+    objective, method = knobs["objective"], knobs["method"] or "dreamtime"
+    usual = preset_values(preset, prior, method)
+    if objective in (None, "", "sds") or knobs["image_residual"] != usual["image_residual"] or not usual["image_residual"]:
         return dict(knobs)
-    left = preset_values(preset, prior, knobs["method"] or "dreamtime")["image_residual"] == knobs["image_residual"]
-    return {**knobs, "image_residual": 0.0} if left else dict(knobs)
+    left = knobs["guidance_scale"] == usual["guidance_scale"]
+    scale = suited_to(preset, prior, method, objective)[0] if left else knobs["guidance_scale"]
+    return {**knobs, "image_residual": 0.0, "guidance_scale": scale}
 
 
 def suited_to(
@@ -297,7 +303,8 @@ def suited_to(
     Raises ValueError where the prior cannot serve it.
     """
     chosen: dict[str, Any] = {} if image_residual is None else {"image_residual": float(image_residual)}
-    chosen |= {"objective": objective, "negative_prompt": negative_prompt}
+    # Large priors keep their scale. Where words have no effect at it, whoever starts the run is told.
+    chosen |= {"objective": objective, "negative_prompt": negative_prompt if resolved(prior) == "toybox" else ""}
     made = presets.preset(preset, prior=resolved(prior), method=method, **chosen)
     return made.guidance_scale, made.image_residual
 
@@ -306,11 +313,9 @@ def guidance_followed(
     preset: str, prior: str, method: str, objective: str, image_residual: Any, negative_prompt: str, scale: Any
 ) -> Any:
     """The guidance scale beside an image residual or a negative prompt just chosen: one that was left alone goes with them."""
-    # Large priors keep their scale, and say so where a negative prompt has no effect at it.
-    steers = resolved(prior) == "toybox"
 
     def suited(residual: Any, words: str) -> float:
-        return suited_to(preset, prior, method, objective, residual, words if steers else "")[0]
+        return suited_to(preset, prior, method, objective, residual, words)[0]
 
     if scale not in {suited(residual, words) for residual in (None, 0.0) for words in ("", "something")}:
         return scale

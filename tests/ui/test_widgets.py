@@ -183,7 +183,10 @@ def test_an_image_residual_that_was_left_alone_goes_with_sds() -> None:
     draft = preset_values("draft", "toybox")
     assert residual_followed(draft, "draft", "toybox") == draft
     followed_by = residual_followed({**draft, "objective": "csd"}, "draft", "toybox")
-    assert followed_by == {**draft, "objective": "csd", "image_residual": 0.0}
+    suited = presets.BETWEEN_LATENTS["guidance_scale"]
+    assert followed_by == {**draft, "objective": "csd", "image_residual": 0.0, "guidance_scale": suited}
+    set_by_hand = {**draft, "objective": "csd", "guidance_scale": 7.0}
+    assert residual_followed(set_by_hand, "draft", "toybox") == {**set_by_hand, "image_residual": 0.0}
     assert settings_of("a red cube", "draft", "toybox", 0, followed_by).objective == "csd"
     turned = {**draft, "objective": "csd", "image_residual": 12.0}
     assert residual_followed(turned, "draft", "toybox") == turned
