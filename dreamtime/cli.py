@@ -76,7 +76,9 @@ def build_parser() -> argparse.ArgumentParser:
     text.add_argument("prompt", help='for example "a red cube"')
     add_recipe_options(text, "auto")
     text.add_argument(
-        "--negative-prompt", metavar="TEXT", help="what to steer away from; the embedded prior is then guided at 2"
+        "--negative-prompt",
+        metavar="TEXT",
+        help=f"what to steer away from; a preset without guidance has a scale of {presets.STEERED_GUIDANCE_SCALE:g} then",
     )
     text.add_argument("--guidance", metavar="NAME", help=f"one of {', '.join(objectives.GUIDANCES)}")
     text.add_argument(
