@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from dreamtime.priors import zero123
 from dreamtime.references import reference_camera
-from dreamtime.toybox import WEIGHTS, train_zero123
+from dreamtime.toybox import WEIGHTS, models, train_zero123
 from dreamtime.toybox.novel_views import FIELD_OF_VIEW
 
 
@@ -46,6 +46,32 @@ def test_the_unet_begins_as_the_text_models_and_blind_to_the_reference():
     token = torch.randn(1, 1, 64, generator=draw)
     told, shown = start.eval()(z, 300, token).sample, unet(torch.cat([z, reference], dim=1), 300, token).sample
     torch.testing.assert_close(shown, told)
+
+
+def test_noise_hides_the_object_from_elsewhere_or_another_one(trained: Path, monkeypatch: pytest.MonkeyPatch):
+    """Latents say which object (tens) and which of its views (ones) they are of."""
+    exchanges: list[tuple[torch.Tensor, ...]] = []
+
+    def spy(
+        x: torch.Tensor, other: torch.Tensor, t: torch.Tensor, told: torch.Tensor, share: float, draw: torch.Generator
+    ) -> torch.Tensor:
+        exchanges.append((x[:, 0, 0, 0], other[:, 0, 0, 0], told, torch.tensor(share)))
+        return x
+
+    monkeypatch.setattr(train_zero123, "perhaps_another", spy)
+    known = train_zero123.views(trained, 3, 2000, torch.device("cpu"))
+    numbers = 10 * torch.arange(3.0)[:, None] + torch.arange(4.0)
+    latents = numbers[:, :, None, None, None].expand(-1, -1, 4, 16, 16)
+    parts, draw = train_zero123.initial_parts(trained / "out"), torch.Generator().manual_seed(0)
+    learner = train_zero123.Learner(parts, models.build_scheduler(), known, latents, 1.0)
+    learner.loss(torch.full((200,), 900), draw, 0.2, 0.3)
+    (x, turned, told, first), (same, strange, _, second) = exchanges
+    assert torch.equal(x, same)
+    assert torch.equal(x // 10, turned // 10)
+    assert (x % 10 != turned % 10).float().mean() == pytest.approx(0.75, abs=0.1)
+    assert (x // 10 != strange // 10).float().mean() == pytest.approx(2 / 3, abs=0.1)
+    assert told.float().mean() == pytest.approx(0.9, abs=0.06)
+    assert (float(first), float(second)) == pytest.approx((0.2, 0.3))
 
 
 def test_another_training_set_in_the_folder_is_refused(trained: Path):

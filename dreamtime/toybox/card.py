@@ -87,7 +87,7 @@ measured on a CPU, offline, against shapes that are known exactly.
 * **Cameras.** Six pictures in seven also tell the camera as numbers: azimuth, elevation, and how large the object appears
   (`dreamtime.priors.camera_embedding`), of which a network of two layers makes what is added to the timestep's embedding, as
   in MVDream, and another what is added to each word. At high t the noise of some hides another picture
-  (`denoiser.perhaps_another`), so that what is told has to be heeded. The embedding lies beside the pipeline, in
+  (`training.perhaps_another`), so that what is told has to be heeded. The embedding lies beside the pipeline, in
   `camera_embedding`; diffusers leaves it alone and asks as if nothing were told.
 * **Parts.** {sizes}. VAE of factor 4, UNet on 16x16x4 latents, word-level CLIP tokenizer, two-layer text encoder
   trained together with the UNet.

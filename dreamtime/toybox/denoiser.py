@@ -21,7 +21,15 @@ from dreamtime.priors.camera_embedding import AZIMUTH
 from dreamtime.prompts import View, with_view
 from dreamtime.toybox.card import Training
 from dreamtime.toybox.symmetry import has_sides
-from dreamtime.toybox.training import follow, loop, mixed_precision, stratified_timesteps, v_from_x0
+from dreamtime.toybox.training import (
+    HIDING_FROM,
+    follow,
+    loop,
+    mixed_precision,
+    perhaps_another,
+    stratified_timesteps,
+    v_from_x0,
+)
 from dreamtime.toybox.world import kinds_named
 
 log = logging.getLogger(__name__)
@@ -32,7 +40,6 @@ VIEW_DROPOUT = 0.4  # the share of captions without their view, which leaves the
 DISTRACTION = 0.1  # the share of captions that get a meaningless word, so that unknown words do no harm
 TURNED_SHARE = 0.15  # of the noisy pictures, where the camera is told, hide the object from elsewhere
 STRANGER_SHARE = 0.35  # of them hide another object
-HIDING_FROM = 350  # the least t of those: below, noise hides little of an outline
 LESSON_TURNED_SHARE = 0.6  # as TURNED_SHARE, in lessons
 LESSON_STRANGER_SHARE = 0.1
 ALIKE = 100  # pictures to choose a stranger from, before the most similar backgrounds
@@ -80,24 +87,6 @@ def caption_of(words: str, view: View, generator: Generator) -> str:
 def other_side(rows: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
     """The rows of pictures of the same objects from another azimuth: pictures come in pairs."""
     return rows ^ 1
-
-
-def perhaps_another(
-    x: Float[Tensor, "B C h w"],
-    other: Float[Tensor, "B C h w"],
-    t: Int[Tensor, " B"],
-    told: Bool[Tensor, " B"],
-    share: float,
-    generator: Generator,
-) -> Float[Tensor, "B C h w"]:
-    """What the noise is added to: x or, at high t and where the camera is told, for a share of them another picture.
-
-    Noise still shows the object and the side that it hides, so a network that is always shown the right ones has little need of
-    what it is told; a rendering that is to be distilled shows a wrong one, or none. One that has learnt to doubt what it sees
-    needs no guidance to follow what it is told.
-    """
-    swapped = told & (t >= HIDING_FROM) & (torch.rand(len(x), generator=generator) < share)
-    return torch.where(swapped.to(x.device)[:, None, None, None], other, x)
 
 
 # -- the network

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
@@ -36,16 +36,20 @@ from dreamtime.toybox.training import (
     kept_latents,
     loop,
     mixed_precision,
+    perhaps_another,
     plain_attention,
     seeded_initialisation,
     stratified_timesteps,
     to_input,
+    v_from_x0,
 )
 from dreamtime.toybox.world import SPLIT
 
 log = logging.getLogger(__name__)
 
 DROPOUT = 0.1  # the share of references that are left out, picture and pose: it trains the unconditional branch
+TURNED_SHARE = 0.15  # of the noisy pictures, where there is a reference, hide the object from elsewhere
+STRANGER_SHARE = 0.35  # of them hide another object
 PROJECTION = "cc_projection"  # the part's name in the original's diffusers layout
 CURVE = "zero123-loss.csv"
 
@@ -138,8 +142,50 @@ def relative_poses(
     return torch.stack([polar, azimuth.sin(), azimuth.cos(), nearer], dim=-1)
 
 
+@dataclass(frozen=True)
+class Learner:
+    """UNet, image encoder and projection, and what they learn from: N objects from K places each, latents of unit variance."""
+
+    live: nn.ModuleDict
+    scheduler: DDIMScheduler
+    known: NovelViews
+    latents: Float[Tensor, "N K C h w"]
+    scaling: float
+
+    def loss(self, t: Int[Tensor, " B"], generator: Generator, turned_share: float, stranger_share: float) -> Float[Tensor, ""]:
+        """Mean squared error of v on random pairs at those t; some noise hides the object from elsewhere, or another one."""
+        batch, device = len(t), self.latents.device
+        rows, strangers = torch.randint(len(self.latents), (2, batch), generator=generator)
+        seen, wanted, other = torch.randint(VIEWS_OF_EACH, (3, batch), generator=generator)
+        x, turned, strange = (
+            self.latents[of, view].float() * self.scaling for of, view in ((rows, wanted), (rows, other), (strangers, other))
+        )
+        told = torch.rand(batch, generator=generator) >= DROPOUT
+        shown = perhaps_another(x, turned, t, told, turned_share, generator)
+        shown = perhaps_another(shown, strange, t, told, stranger_share, generator)
+        noise = torch.randn(x.shape, generator=generator).to(x)
+        pose = relative_poses(self.known.viewpoints, rows, seen, wanted).to(device)
+        kept = told[:, None, None, None].float().to(device)
+        with mixed_precision(device):
+            embedding = self.live["image_encoder"](to_input(self.known.images[rows, seen], device)).image_embeds
+        token = self.live["projection"](torch.cat([embedding.float(), pose], dim=-1))[:, None] * kept[:, :, 0]
+        t = t.to(device)
+        z_t = self.scheduler.add_noise(shown, noise, t)
+        both = torch.cat([z_t, self.latents[rows, seen].float() * kept], dim=1)
+        with mixed_precision(device):
+            velocity = self.live["unet"](both.contiguous(memory_format=torch.channels_last), t, token).sample
+        v = v_from_x0(z_t, x, self.scheduler.alphas_cumprod.to(device), t)
+        return F.mse_loss(velocity.float(), v)
+
+
 def train(
-    known: NovelViews, latents: Float[Tensor, "N K C h w"], start: Path, scaling: float, work: Path, training: Training
+    known: NovelViews,
+    latents: Float[Tensor, "N K C h w"],
+    start: Path,
+    scaling: float,
+    work: Path,
+    training: Training,
+    compiled: bool = False,
 ) -> nn.ModuleDict:
     """EMA weights of the UNet, the image encoder and the projection after their steps of v-prediction."""
     scheduler, device = models.build_scheduler(), latents.device
@@ -148,25 +194,14 @@ def train(
     average = copy.deepcopy(live).requires_grad_(False)
     plain_attention(live)
     live.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in the stub
+    if compiled:
+        live["unet"].compile()
     optimizer = torch.optim.AdamW(live.parameters(), lr=1e-3, weight_decay=1e-3, betas=(0.9, 0.99))
-    generator, batch = Generator().manual_seed(training.seed), training.batch
+    learner, generator = Learner(live, scheduler, known, latents, scaling), Generator().manual_seed(training.seed)
 
     def loss_of_step() -> Tensor:
-        rows = torch.randint(len(latents), (batch,), generator=generator)
-        seen, wanted = torch.randint(VIEWS_OF_EACH, (2, batch), generator=generator)
-        x = latents[rows, wanted].float() * scaling
-        reference = latents[rows, seen].float()
-        pose = relative_poses(known.viewpoints, rows, seen, wanted).to(device)
-        t = stratified_timesteps(batch, scheduler.config.num_train_timesteps, generator).to(device)
-        noise = torch.randn(x.shape, generator=generator).to(device)
-        kept = (torch.rand(batch, 1, 1, 1, generator=generator) >= DROPOUT).float().to(device)
-        with mixed_precision(device):
-            embedding = live["image_encoder"](to_input(known.images[rows, seen], device)).image_embeds
-        token = live["projection"](torch.cat([embedding.float(), pose], dim=-1))[:, None] * kept[:, :, 0]
-        both = torch.cat([scheduler.add_noise(x, noise, t), reference * kept], dim=1)
-        with mixed_precision(device):
-            velocity = live["unet"](both.contiguous(memory_format=torch.channels_last), t, token).sample
-        return F.mse_loss(velocity.float(), scheduler.get_velocity(x, noise, t))
+        t = stratified_timesteps(training.batch, scheduler.config.num_train_timesteps, generator)
+        return learner.loss(t, generator, TURNED_SHARE, STRANGER_SHARE)
 
     modules = {"live": live, "average": average}
     loop("zero123", training.steps, work, modules, optimizer, 1e-3, generator, loss_of_step, lambda: follow(average, live))
@@ -256,6 +291,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=8000, help="(default %(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="pairs per step (default %(default)s)")
     parser.add_argument("--seed", type=int, default=2000, help="not the text model's (default %(default)s)")
+    parser.add_argument("--compile", action="store_true", help="compile the UNet first, which needs a C++ compiler")
     parser.add_argument("--device", choices=DEVICES, default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO)
@@ -266,7 +302,7 @@ def main(argv: list[str] | None = None) -> None:
     known = views(work, training.objects, training.seed, device)
     flat = kept_latents(vae, known.images.flatten(0, 1), work / "view-latents.safetensors", device)
     latents = flat.unflatten(0, known.images.shape[:2])
-    parts = train(known, latents, start, vae.config.scaling_factor, work, training)
+    parts = train(known, latents, start, vae.config.scaling_factor, work, training, arguments.compile)
     sizes = {name.replace("_", " "): sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
     export(vae, parts, arguments.output)
     write_card(arguments.output, work, training, sizes)

@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.configuration_utils import FrozenDict
 from diffusers.models.attention_processor import AttnProcessor
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 DEVICES = ("cpu", "cuda")
 CHECKPOINT_EVERY = 250  # steps
 EMA_DECAY = 0.999
+HIDING_FROM = 350  # the least t at which noise may hide another picture: below, it hides little of an outline
 
 
 # -- weights to begin from
@@ -83,6 +84,24 @@ def v_from_x0(
     """v = (alpha z_t - x0) / sigma, whatever z_t was made of; alpha eps - sigma x0 where it was made of x0. A t per picture."""
     alpha, sigma = (level.sqrt()[:, None, None, None] for level in (alphas_cumprod[t], 1 - alphas_cumprod[t]))
     return (alpha * z_t - x0) / sigma
+
+
+def perhaps_another(
+    x: Float[Tensor, "B C h w"],
+    other: Float[Tensor, "B C h w"],
+    t: Int[Tensor, " B"],
+    told: Bool[Tensor, " B"],
+    share: float,
+    generator: Generator,
+) -> Float[Tensor, "B C h w"]:
+    """What the noise is added to: x or, at high t and where something is told, for a share of them another picture.
+
+    Noise still shows the object and the side that it hides, so a network that is always shown the right ones has little need of
+    what it is told; a rendering that is to be distilled shows a wrong one, or none. One that has learnt to doubt what it sees
+    needs no guidance to follow what it is told.
+    """
+    swapped = told & (t >= HIDING_FROM) & (torch.rand(len(x), generator=generator) < share)
+    return torch.where(swapped.to(x.device)[:, None, None, None], other, x)
 
 
 @torch.no_grad()
