@@ -19,7 +19,7 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
 )
-from tiny_models import tiny_flow_pipeline, tiny_if_pipeline, tiny_pipeline, tiny_xl_pipeline
+from tiny_models import tiny_flow_pipeline, tiny_if_pipeline, tiny_pipeline, tiny_version_2_pipeline, tiny_xl_pipeline
 from torch import Tensor
 
 from dreamtime import diffusion
@@ -68,6 +68,8 @@ MAKERS: dict[str, Callable[[Path], Case]] = {
     "epsilon": lambda folder: saved(tiny_pipeline("epsilon"), folder),
     "v": lambda folder: saved(tiny_pipeline("v_prediction"), folder),
     "sample": lambda folder: saved(tiny_pipeline("sample"), folder),
+    "2.1-base": lambda folder: saved(tiny_version_2_pipeline("epsilon"), folder),
+    "2.1": lambda folder: saved(tiny_version_2_pipeline("v_prediction"), folder),
     "embedded": lambda folder: case_of(WEIGHTS, StableDiffusionPipeline.from_pretrained(WEIGHTS, local_files_only=True)),
     "xl": lambda folder: saved(tiny_xl_pipeline(), folder),
     "if": lambda folder: case_of(folder, tiny_if_pipeline(folder)),

@@ -1,14 +1,19 @@
 """What versions 1 and 2 come as besides folders, and how they are run with little memory; `test_parity` has the rest."""
 
 import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import StableDiffusionPipeline
 from original_layout import original_layout
-from safetensors.torch import save_file
-from tiny_models import tiny_pipeline
+from safetensors.torch import load_file, save_file
+from tiny_models import stirred, tiny_pipeline, tiny_version_2_pipeline
+from torch import Tensor
 
 from dreamtime.beforehand import advice
 from dreamtime.presets import preset
@@ -20,6 +25,15 @@ from dreamtime.priors.stable_diffusion import load_alphas_cumprod
 CPU, FLOAT = torch.device("cpu"), torch.float32
 ATTENTION = "model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight"  # its width tells versions apart
 PROMPTS = ["a blue ball", "a red cube, front view"]
+
+
+@dataclass(frozen=True)
+class Whole:
+    """One model: as diffusers' pipeline, as a folder, and as a single file."""
+
+    pipeline: StableDiffusionPipeline
+    folder: Path
+    file: Path
 
 
 @pytest.fixture(scope="module")
@@ -47,20 +61,62 @@ def embedded(folder: Path) -> torch.Tensor:
 # -- single files
 
 
-def test_a_single_file_is_the_same_model_as_its_folder(pipeline, folder: Path, prior, embedded, tmp_path) -> None:
-    """Weights by other names in one file; the folder of the same name beside it holds configurations alone."""
-    save_file(original_layout(pipeline), tmp_path / "tuned.safetensors")
-    (tmp_path / "tuned").symlink_to(folder)
-    file = tmp_path / "tuned.safetensors"
-    ours = loading.load_prior(file, CPU, FLOAT)
+def written(pipeline: StableDiffusionPipeline, root: Path) -> Whole:
+    """The pipeline both ways; beside the file, the folder of its name holds configurations alone."""
+    pipeline.save_pretrained(root / "folder")
+    save_file(original_layout(pipeline), root / "tuned.safetensors")
+    shutil.copytree(root / "folder", root / "tuned", ignore=shutil.ignore_patterns("*.safetensors"))
+    return Whole(pipeline, root / "folder", root / "tuned.safetensors")
+
+
+@pytest.mark.parametrize("make", [lambda kind: stirred(tiny_pipeline(kind)), tiny_version_2_pipeline], ids=["1", "2"])
+def test_a_single_file_is_the_same_model_as_its_folder(make: Callable[[str], StableDiffusionPipeline], tmp_path) -> None:
+    """Weights by other names in one file."""
+    whole = written(make("v_prediction"), tmp_path)
+    ours, theirs = (loading.load_prior(source, CPU, FLOAT) for source in (whole.file, whole.folder))
     assert ours.prediction_type == "v_prediction"
     for part in ("unet", "vae"):
-        expected = getattr(prior, part).state_dict()
+        expected = getattr(theirs, part).state_dict()
         assert getattr(ours, part).state_dict().keys() == expected.keys()
         for name, value in getattr(ours, part).state_dict().items():
             torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
-    torch.testing.assert_close(loading.load_text_encoder(file, CPU, FLOAT)(PROMPTS), embedded, rtol=0, atol=0)
-    torch.testing.assert_close(loading.load_alphas_cumprod(file), prior.alphas_cumprod, rtol=0, atol=0)
+    embedded, expected = (loading.load_text_encoder(source, CPU, FLOAT)(PROMPTS) for source in (whole.file, whole.folder))
+    torch.testing.assert_close(embedded, expected, rtol=0, atol=0)
+    torch.testing.assert_close(loading.load_alphas_cumprod(whole.file), theirs.alphas_cumprod, rtol=0, atol=0)
+
+
+def last_but_one(tensors: dict[str, Tensor], tokens: Tensor, heads: int) -> Tensor:
+    """What version 2's own code listens to: OpenCLIP's layers under a causal mask but for the last, then its last norm."""
+    start = "cond_stage_model.model."
+    own = {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], own[f"{name}.weight"], own[f"{name}.bias"])
+
+    def linear(x: Tensor, name: str) -> Tensor:
+        return F.linear(x, own[f"{name}.weight"], own[f"{name}.bias"])
+
+    x = own["token_embedding.weight"][tokens] + own["positional_embedding"]
+    mask = torch.full((tokens.shape[1], tokens.shape[1]), -torch.inf).triu(1)
+    layers = len({name.split(".")[2] for name in own if name.startswith("transformer.resblocks.")})
+    for layer in [f"transformer.resblocks.{i}" for i in range(layers - 1)]:
+        attention = torch.nn.MultiheadAttention(x.shape[-1], heads, batch_first=True)
+        attention.load_state_dict({name: own[f"{layer}.attn.{name}"] for name in attention.state_dict()})
+        h = norm(x, f"{layer}.ln_1")
+        x = x + attention(h, h, h, attn_mask=mask)[0]
+        x = x + linear(F.gelu(linear(norm(x, f"{layer}.ln_2"), f"{layer}.mlp.c_fc")), f"{layer}.mlp.c_proj")
+    return norm(x, "ln_final")
+
+
+@torch.no_grad()
+def test_a_single_file_of_version_2_is_listened_to_as_by_its_own_code(tmp_path) -> None:
+    """Texts filled up with "!", and the last of OpenCLIP's 24 layers let alone."""
+    whole = written(tiny_version_2_pipeline("epsilon"), tmp_path)
+    tokenizer = whole.pipeline.tokenizer
+    filling = tokenizer.convert_tokens_to_ids("!")
+    tokens = torch.tensor([ids + [filling] * (77 - len(ids)) for ids in tokenizer(PROMPTS).input_ids])
+    ours = loading.load_text_encoder(whole.file, CPU, FLOAT)(PROMPTS)
+    torch.testing.assert_close(ours, last_but_one(load_file(whole.file), tokens, heads=2), rtol=1e-5, atol=1e-5)
 
 
 def test_a_single_file_without_its_configurations_is_named(pipeline, tmp_path) -> None:

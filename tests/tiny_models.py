@@ -19,7 +19,14 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
 from dreamtime.toybox.models import build_scheduler, build_text_encoder, build_tokenizer
 
@@ -32,6 +39,16 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
         yield
+
+
+def stirred(pipeline: StableDiffusionPipeline) -> StableDiffusionPipeline:
+    """The pipeline with scales and biases of chance: new ones are all 1 or 0, and one would pass for another."""
+    with seeded(4), torch.no_grad():
+        for part in (pipeline.text_encoder, pipeline.vae, pipeline.unet):
+            for parameter in part.parameters():
+                if parameter.ndim == 1:
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+    return pipeline
 
 
 def tiny_vae(**config: Any) -> AutoencoderKL:
@@ -64,20 +81,31 @@ def tiny_unet(**config: Any) -> UNet2DConditionModel:
     )
 
 
-def tiny_projecting_clip(tokenizer: Any, width: int, pooled: int) -> CLIPTextModelWithProjection:
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=2 * width,
-        projection_dim=pooled,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        max_position_embeddings=tokenizer.model_max_length,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+def tiny_clip_config(tokenizer: Any, width: int, **config: Any) -> CLIPTextConfig:
+    """Two heads; three layers, unless told otherwise."""
+    return CLIPTextConfig(
+        **{
+            "vocab_size": len(tokenizer),
+            "hidden_size": width,
+            "intermediate_size": 2 * width,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "max_position_embeddings": tokenizer.model_max_length,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+            **config,
+        }
     )
-    return CLIPTextModelWithProjection(config)
+
+
+def tiny_projecting_clip(tokenizer: Any, width: int, pooled: int) -> CLIPTextModelWithProjection:
+    return CLIPTextModelWithProjection(tiny_clip_config(tokenizer, width, projection_dim=pooled))
+
+
+def tiny_open_clip(tokenizer: Any, width: int) -> CLIPTextModel:
+    """All of OpenCLIP's 24 layers but the last, as in version 2: it listens to the last but one."""
+    return CLIPTextModel(tiny_clip_config(tokenizer, width, num_hidden_layers=23, hidden_act="gelu"))
 
 
 def tiny_t5(tokenizer: T5Tokenizer, width: int) -> T5EncoderModel:
@@ -135,6 +163,32 @@ def tiny_pipeline(prediction_type: str) -> StableDiffusionPipeline:
             feature_extractor=None,
             requires_safety_checker=False,
         )
+
+
+def tiny_version_2_pipeline(prediction_type: str) -> StableDiffusionPipeline:
+    """Version 2 in small: OpenCLIP's text encoder, texts filled up with "!", heads of one width all through the UNet."""
+    with seeded(5):
+        tokenizer = build_tokenizer()
+        tokenizer.pad_token = "!"
+        pipeline = StableDiffusionPipeline(
+            tokenizer=tokenizer,
+            text_encoder=tiny_open_clip(tokenizer, 32),
+            vae=tiny_vae(),
+            unet=tiny_unet(
+                block_out_channels=(8, 16, 16),
+                down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+                up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+                layers_per_block=2,
+                cross_attention_dim=32,
+                attention_head_dim=(2, 4, 4),
+                use_linear_projection=True,
+            ),
+            scheduler=DDIMScheduler.from_config(build_scheduler().config, prediction_type=prediction_type),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+    return stirred(pipeline)
 
 
 def tiny_xl_pipeline() -> StableDiffusionXLPipeline:
