@@ -80,7 +80,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="TEXT",
         help=f"what to steer away from; a preset without guidance has a scale of {presets.STEERED_GUIDANCE_SCALE:g} then",
     )
-    text.add_argument("--guidance", metavar="NAME", help=f"one of {', '.join(objectives.GUIDANCES)}")
+    text.add_argument(
+        "--guidance",
+        metavar="NAME",
+        help=f"one of {', '.join(objectives.GUIDANCES)}; with {' or '.join(objectives.IDLE_AT_SCALE_1)} a preset without"
+        f" guidance has a scale of {presets.STEERED_GUIDANCE_SCALE:g}",
+    )
     text.add_argument(
         "--image-residual",
         type=float,

@@ -161,6 +161,9 @@ OBJECTIVES: dict[str, Callable[[Any], Objective]] = {
 WITHOUT_TEXTS = ("sds", "sjc", "asd", "sdi", "ism")
 """Objectives that take any `Question`: a prior that was shown a picture can be asked them."""
 
+IDLE_AT_SCALE_1 = ("rescaled",)
+"""Guidances that have no effect at a guidance scale of 1: what nothing has inflated keeps its spread."""
+
 UNGUIDED = ("csd", "nfsd")
 """Objectives that combine the prior's answers themselves: no guidance is left to choose."""
 
@@ -198,6 +201,11 @@ def check(
         raise ValueError(
             f"The objective {objective!r} combines the prior's answers in its own way: leave the guidance at"
             f" 'classifier-free', got {guidance!r}."
+        )
+    if guidance in IDLE_AT_SCALE_1 and guidance_scale == 1:
+        raise ValueError(
+            f"The guidance {guidance!r} has no effect at a guidance scale of 1: choose a larger one, or leave the guidance at"
+            " 'classifier-free'."
         )
     if objective in SELF_WEIGHTED and weighting != "sds":
         raise ValueError(f"The objective {objective!r} brings its own w(t): leave the weighting at 'sds', got {weighting!r}.")

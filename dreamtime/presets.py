@@ -103,7 +103,7 @@ SCHEDULE_STEPS = 600
 """Of a schedule that is looked at for its own sake, where nobody says how many."""
 
 EMBEDDED_GUIDANCE_SCALE = 1.0  # none: told the camera, it has learnt to heed what it is told whatever it sees
-STEERED_GUIDANCE_SCALE = 2.0  # the same with a negative prompt, which counts for nothing without guidance
+STEERED_GUIDANCE_SCALE = 2.0  # the same with a negative prompt or rescaling, which count for nothing without guidance
 GUIDANCE_SCALE = 100.0  # DreamFusion's with Stable Diffusion (PAPER section 3)
 
 
@@ -433,8 +433,8 @@ def preset(name: str, device: str = "auto", prior: str = "toybox", method: str =
     """The preset of that name for a device, a prior and a method, with some settings changed; `prompt` is always among them.
 
     The presets for GPUs are made for large priors, so they apply to any prior but the embedded one. An objective, whether the
-    method's or among the changes, brings its own guidance scale or learning rate, and a negative prompt some guidance. Whatever
-    is among the changes wins. Raises ValueError.
+    method's or among the changes, brings its own guidance scale or learning rate; a negative prompt, or a guidance that has no
+    effect at a scale of 1, brings some. Whatever is among the changes wins. Raises ValueError.
     """
     device = resolve_device(device)
     prior, _ = resolve_prior(prior, device)
@@ -448,7 +448,8 @@ def preset(name: str, device: str = "auto", prior: str = "toybox", method: str =
     suited |= OBJECTIVE_CHANGES[size].get(objective, {})
     if size == "cpu" and (objective != "sds" or changes.get("image_residual") == 0):
         suited |= BETWEEN_LATENTS
-    if size == "cpu" and changes.get("negative_prompt") and suited.get("guidance_scale", start.guidance_scale) == 1:
+    steered = changes.get("negative_prompt") or changes.get("guidance") in objectives.IDLE_AT_SCALE_1
+    if size == "cpu" and steered and suited.get("guidance_scale", start.guidance_scale) == 1:
         suited["guidance_scale"] = STEERED_GUIDANCE_SCALE
     if size == "cpu" and objective in GENTLE:
         suited["learning_rate"] = min(start.learning_rate, GENTLE_PATH / max(changes.get("steps", start.steps), 1))

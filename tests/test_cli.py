@@ -392,6 +392,7 @@ def test_a_random_schedule_repeats_with_its_seed(capsys) -> None:
         (["text", "a cat", "--image-residual", "5", "--objective", "ism"], "with the objective 'ism' it must be 0, got 5"),
         (["text", "a cat", "--guidance-scale", "0"], "With a guidance scale of 0 nobody would look at the prompt"),
         (["text", "a cat", "--guidance-scale", "1", "--negative-prompt", "a dog"], "A negative prompt has no effect"),
+        (["text", "a cat", "--guidance-scale", "1", "--guidance", "rescaled"], "The guidance 'rescaled' has no effect"),
         (["schedule", "--name", "fixed", "--t-min", "30"], "The schedule 'fixed' has no --t-min: it takes --fixed-t."),
         (["schedule", "--format", "png", "-o", "schedule.txt"], "The output must end in .png, got 'schedule.txt'"),
         (["dance"], "invalid choice"),

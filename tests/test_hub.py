@@ -16,6 +16,7 @@ from stand_in import write_stand_in
 from tiny_models import tiny_pipeline
 
 from dreamtime.priors import hub, loading
+from dreamtime.priors.camera_embedding import FOLDER, CameraEmbedding
 from dreamtime.priors.folders import STRANGE, ModelUnavailable, missing_weights, weight_files
 from dreamtime.priors.hub import Model
 from dreamtime.priors.layouts import LAYOUTS
@@ -53,6 +54,24 @@ def offline_again(monkeypatch: pytest.MonkeyPatch):
 def copied(folder: Path, to: Path) -> Path:
     shutil.copytree(folder, to)
     return to
+
+
+@pytest.fixture
+def told(folder: Path, tmp_path: Path) -> Path:
+    """The model with an embedding of cameras beside it, and with what else may lie there."""
+    path = copied(folder, tmp_path / "told")
+    CameraEmbedding(tiny_pipeline("epsilon").unet.time_embedding.linear_2.out_features).save_pretrained(path / FOLDER)
+    for other in ("diffusion_pytorch_model.bin", "code.py", "README.md"):
+        (path / FOLDER / other).write_bytes(b"pickle")
+    return path
+
+
+EMBEDDING = {f"{FOLDER}/config.json", f"{FOLDER}/diffusion_pytorch_model.safetensors"}
+"""Of those files the ones that are read."""
+
+
+def fetched_beside(served: FakeHub) -> set[str]:
+    return {name for name in served.fetched if name.startswith(f"{FOLDER}/")}
 
 
 # -- files
@@ -158,6 +177,22 @@ def test_half_precision_files_are_loaded_in_any_precision(folder: Path, tmp_path
     assert loading.load_text_encoder(tmp_path, CPU, FLOAT)(["a"]).dtype == torch.float32
 
 
+@pytest.mark.parametrize(
+    ("gone", "lack"),
+    [("config.json", "config.json"), ("diffusion_pytorch_model.safetensors", r"weights in safetensors \(its pi")],
+)
+def test_what_a_camera_embedding_lacks_is_named_where_there_is_one(told: Path, gone: str, lack: str) -> None:
+    (told / FOLDER / gone).unlink()
+    with pytest.raises(ModelUnavailable, match=f"is incomplete: it lacks {FOLDER}/{lack}"):
+        loading.load_prior(told, CPU, FLOAT)
+    assert not hub.complete_here(str(told))
+    assert loading.load_text_encoder(told, CPU, FLOAT)(["a"]).isfinite().all(), "it belongs to the denoiser"
+    shutil.rmtree(told / FOLDER)
+    assert hub.complete_here(str(told))
+    (told / FOLDER).mkdir()
+    assert not loading.load_prior(told, CPU, FLOAT).knows_cameras
+
+
 @pytest.mark.parametrize("name", ["stable-diffusion-1.5", "owner/model", "owner--model"])
 def test_a_folder_of_models_is_looked_into_first(folder: Path, tmp_path: Path, monkeypatch, name: str) -> None:
     there = copied(folder, tmp_path / name)
@@ -222,6 +257,48 @@ def test_a_part_of_any_name_is_fetched_and_a_pickle_only_of_a_trusted_model(
     assert hub.find("thing", ("scheduler", STRANGE)).place == "owner/model"
     assert "odd_thing/diffusion_pytorch_model.bin" in online.fetched
     assert not any(name.startswith(("unet/", "vae/")) or name.endswith(".py") for name in online.fetched)
+
+
+def test_a_camera_embedding_comes_with_the_denoiser(online: FakeHub, told: Path, offline_again) -> None:
+    """No index lists it; of what lies there only what is read is fetched."""
+    online.repositories["me/told"] = told
+    assert len(loading.load_text_encoder("me/told", CPU, FLOAT)(["a"])) == 1
+    assert fetched_beside(online) <= {f"{FOLDER}/config.json"}, "whoever reads words has no use for it"
+    assert loading.load_prior("me/told", CPU, FLOAT).knows_cameras
+    assert fetched_beside(online) == EMBEDDING
+    offline_again()
+    assert loading.load_prior("me/told", CPU, FLOAT).knows_cameras
+    assert hub.complete_here("me/told")
+
+
+def test_a_camera_embedding_whose_transfer_broke_is_noticed(online: FakeHub, told: Path, monkeypatch, offline_again) -> None:
+    """Also where all the rest has come: it is known from the first that there is one."""
+    online.repositories["me/told"] = told
+    online.cut_off.add(f"{FOLDER}/diffusion_pytorch_model.safetensors")
+    with pytest.raises(ModelUnavailable, match="the Hub is out of reach"):
+        hub.find("me/told", DENOISER)
+    offline_again()
+    cached = hub.cached("me/told")
+    assert cached is not None
+    for part in ("unet", "vae"):
+        shutil.copytree(told / part, cached / part, dirs_exist_ok=True)
+    (cached / "scheduler").mkdir(exist_ok=True)
+    shutil.copy(told / "scheduler" / "scheduler_config.json", cached / "scheduler")
+    with pytest.raises(ModelUnavailable, match=rf"half downloaded \(it lacks {FOLDER}/weights in safetensors\)"):
+        hub.find("me/told", DENOISER)
+    online.cut_off.clear()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    assert loading.load_prior("me/told", CPU, FLOAT).knows_cameras
+
+
+def test_a_camera_embedding_in_pickles_alone_makes_the_next_mirror_take_over(
+    online: FakeHub, told: Path, folder: Path, monkeypatch
+) -> None:
+    (told / FOLDER / "diffusion_pytorch_model.safetensors").unlink()
+    online.repositories |= {"me/told": told, "other/model": folder}
+    monkeypatch.setitem(hub.MODELS, "thing", Model(("me/told", "other/model")))
+    assert hub.find("thing", DENOISER).place == "other/model"
+    assert not any(name.endswith(".bin") for name in online.fetched)
 
 
 def test_the_configurations_alone_are_a_few_files(online: FakeHub, folder: Path) -> None:

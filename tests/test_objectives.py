@@ -11,6 +11,7 @@ from test_distillation import gradient_of
 
 from dreamtime import distillation, objectives
 from dreamtime.assembly import asking_of
+from dreamtime.cameras import turntable
 from dreamtime.distillation import noise_variance
 from dreamtime.objectives import GUIDANCES, OBJECTIVES, Asking
 from dreamtime.presets import preset
@@ -23,13 +24,13 @@ MEAN = torch.full((2, 8, 8, 3), (1 + 0.2) / 2)  # the image x = 2 image - 1 at t
 class Embed:
     """Shifts the Gaussian's mean by 0.3 for a cube, -0.2 for a flaw and -0.5 for "round"; remembers what was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, **others: float) -> None:
+        self.shifts = {"cube": 0.3, "blurry": -0.2, "round": -0.5, **others}
         self.asked: list[str] = []
 
     def __call__(self, prompts: list[str]) -> torch.Tensor:
         self.asked += prompts
-        shifts = {"cube": 0.3, "blurry": -0.2, "round": -0.5}
-        totals = [sum(shift for word, shift in shifts.items() if word in prompt) for prompt in prompts]
+        totals = [sum(shift for word, shift in self.shifts.items() if word in prompt) for prompt in prompts]
         return torch.tensor(totals, dtype=torch.float32)[:, None, None]
 
 
@@ -55,6 +56,14 @@ def test_asd_shifts_from_the_range_that_a_run_may_visit_not_from_what_its_schedu
 def test_every_guidance_pulls_towards_the_text(guidance: str) -> None:
     objective = OBJECTIVES["sds"](asking(Embed(), guidance=guidance))
     assert gradient_of(objective, MEAN.repeat(50, 1, 1, 1), 500).mean() < 0
+
+
+@pytest.mark.parametrize("guidance", GUIDANCES.keys() - {"classifier-free"})
+def test_at_a_scale_of_1_a_guidance_changes_nothing_where_the_table_says_so(guidance: str, generator) -> None:
+    """Perp-Neg still has texts between two views there."""
+    z_t, cameras, embed = torch.randn(3, 3, 8, 8, generator=generator(0)), turntable(3, 8), Embed(side=0.1, back=0.2)
+    chosen, plain = (asking(embed, "", each, 1.0).guided(z_t, 500, cameras) for each in (guidance, "classifier-free"))
+    assert torch.allclose(chosen, plain, atol=1e-5) == (guidance in objectives.IDLE_AT_SCALE_1)
 
 
 def test_ism_finds_its_noise_without_any_text() -> None:
@@ -120,6 +129,12 @@ def test_the_defaults_suit_every_objective(objective: str) -> None:
     [
         (("csd", "perp-neg", 7.5, "sds"), "'csd' combines the prior's answers in its own way"),
         (("nfsd", "rescaled", 7.5, "sds"), "'nfsd' combines the prior's answers in its own way"),
+        (("nfsd", "rescaled", 1.0, "sds"), "'nfsd' combines the prior's answers in its own way"),
+        (
+            ("sds", "rescaled", 1.0, "sds"),
+            "The guidance 'rescaled' has no effect at a guidance scale of 1: choose a larger one",
+        ),
+        (("sdi", "rescaled", 1.0, "sds"), "The guidance 'rescaled' has no effect at a guidance scale of 1"),
         (("sdi", "classifier-free", 7.5, "fantasia3d"), "'sdi' brings its own w\\(t\\).*got 'fantasia3d'"),
         (("csd", "classifier-free", 1.0, "sds"), "it needs a guidance scale above 1, got 1"),
         (("csd", "classifier-free", 0.5, "sds"), "it needs a guidance scale above 1, got 0.5"),

@@ -158,6 +158,7 @@ def test_options_reach_the_schedules_that_have_them() -> None:
         ({"objective": "csd", "guidance_scale": 1.0}, "it needs a guidance scale above 1, got 1"),
         ({"guidance_scale": 0.0}, "guidance scale of 0 nobody would look at the prompt"),
         ({"guidance_scale": 1.0, "negative_prompt": "blue"}, "negative prompt has no effect at a guidance scale of 1"),
+        ({"guidance_scale": 1.0, "guidance": "rescaled"}, "'rescaled' has no effect at a guidance scale of 1"),
         ({"objective": "ism", "weighting": "uniform"}, "brings its own w"),
         ({"objective": "vsd", "memory": "lowest"}, "memory 'lowest' takes apart"),
         ({"second_learning_rate": -1.0}, "learning rate of the second predictor"),
@@ -268,6 +269,18 @@ def test_a_negative_prompt_brings_guidance_to_the_embedded_prior_which_else_has_
     assert preset("draft", "cpu", **large, negative_prompt="blue") == replace(
         preset("draft", "cpu", **large), negative_prompt="blue"
     )
+
+
+@pytest.mark.parametrize("guidance", presets.GUIDANCES)
+def test_a_guidance_without_effect_at_a_scale_of_1_brings_more_to_the_embedded_prior(guidance: str) -> None:
+    scale = presets.STEERED_GUIDANCE_SCALE if guidance == "rescaled" else 1
+    small = {"device": "cpu", "prompt": "a cat", "guidance": guidance}
+    assert preset("draft", **small).guidance_scale == scale
+    assert preset("draft", **small, guidance_scale=5.0).guidance_scale == 5
+    between_latents = presets.BETWEEN_LATENTS["guidance_scale"]
+    assert preset("draft", **small, objective="asd").guidance_scale == between_latents
+    assert preset("draft", **small, image_residual=0.0).guidance_scale == between_latents
+    assert preset("draft", **small, prior="stable-diffusion-1.5").guidance_scale == presets.GUIDANCE_SCALE
 
 
 @pytest.mark.parametrize("objective", ["csd", "nfsd", "sdi"])

@@ -32,6 +32,12 @@ USUAL = {
 STRANGE = "*"
 """Among the parts to look for: every other part that the model has, whatever it is called."""
 
+CAMERA_EMBEDDING = "camera_embedding"
+BESIDE = {CAMERA_EMBEDDING: "unet"}
+"""Parts that a model may have and no index lists, since no pipeline knows of them, each with the part that it adds to."""
+CONTENTS = ("model_index.json", *(f"{part}/config.json" for part in BESIDE))
+"""What tells which parts a model has. It is fetched before all else: what is not among it then was never there."""
+
 
 class ModelUnavailable(ValueError):
     """A model that could not be loaded, with the reason in one sentence."""
@@ -69,7 +75,7 @@ class Checkpoint:
 
     def has(self, part: str) -> bool:
         """Whether the model has that part at all: a text encoder can have been left out on purpose."""
-        return part in parts_in(self.index)
+        return part in parts_in(self.index) or (part in BESIDE and (self.path / part / "config.json").is_file())
 
 
 def read_by(parts: Collection[str]) -> Literal["text", "image"]:
@@ -131,7 +137,7 @@ def missing_from_part(names: Collection[str], part: str, weights: bool, place: s
         return None if "preprocessor_config.json" in names else "preprocessor_config.json"
     if part.startswith("tokenizer"):
         return None if any(name in names for name in TOKENIZERS) else " or ".join(TOKENIZERS)
-    if "config.json" not in names and not is_strange(part):
+    if "config.json" not in names and (part in BESIDE or not is_strange(part)):
         return "config.json"
     return missing_weights(names, place) if weights else None
 
@@ -147,11 +153,17 @@ def files_of(part: str, names: Iterable[str]) -> list[str]:
     return [name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/") and name.count("/") == 1]
 
 
+def parts_present(names: Collection[str], index: Mapping[str, Any], parts: Iterable[str]) -> list[str]:
+    """Those of the parts that a model with these files and that index has, and what lies beside them."""
+    listed = parts_in(index)
+    present = [part for part in selected(parts, listed) if part in listed]
+    return present + [part for part, other in BESIDE.items() if other in present and files_of(part, names)]
+
+
 def missing(names: Collection[str], index: Mapping[str, Any], parts: Collection[str], weights: bool, place: str) -> str | None:
     """The first thing that a model with these files lacks, such as `unet/config.json`; None if all is there."""
-    present = parts_in(index)
-    for part in selected(parts, present):
-        if part in present and (lack := missing_from_part(files_of(part, names), part, weights, place)):
+    for part in parts_present(names, index, parts):
+        if lack := missing_from_part(files_of(part, names), part, weights, place):
             return f"{part}/{lack}"
     return None
 
@@ -180,7 +192,7 @@ def wanted_files(
 ) -> list[str]:
     """The files of a repository to fetch: the index, and of each part everything small and one precision of the weights."""
     wanted = ["model_index.json"]
-    for part in selected(parts, parts_in(index)):
+    for part in parts_present(names, index, parts):
         files = files_of(part, names)
         small = [name for name in files if name.endswith((".json", ".txt", ".model"))]
         wanted += [f"{part}/{name}" for name in small + (weight_files(files, pickles_allowed(place)) if weights else [])]

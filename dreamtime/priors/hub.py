@@ -19,7 +19,16 @@ from typing import Literal
 from huggingface_hub import HfApi, constants, errors, snapshot_download, try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 
-from dreamtime.priors.folders import Checkpoint, ModelUnavailable, files_in, in_folder, missing, read_index, wanted_files
+from dreamtime.priors.folders import (
+    CONTENTS,
+    Checkpoint,
+    ModelUnavailable,
+    files_in,
+    in_folder,
+    missing,
+    read_index,
+    wanted_files,
+)
 from dreamtime.priors.layouts import LAYOUTS, TOLD_A_PICTURE, Layout, layout_of
 from dreamtime.toybox import WEIGHTS, ZERO123
 
@@ -210,7 +219,7 @@ def download(place: str, parts: Collection[str], weights: bool) -> Path:
     name, _, revision = place.partition("@")
     listing = HfApi().model_info(name, revision=revision or None, timeout=TIMEOUT).siblings or []
     names = [file.rfilename for file in listing]
-    index = read_index(Path(snapshot_download(name, revision=revision or None, allow_patterns="model_index.json")), place)
+    index = read_index(Path(snapshot_download(name, revision=revision or None, allow_patterns=list(CONTENTS))), place)
     if lack := missing(names, index, parts, weights, place):
         raise ModelUnavailable(place, f"is incomplete: it lacks {lack}")
     files = wanted_files(names, index, parts, weights, place)

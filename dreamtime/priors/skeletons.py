@@ -40,11 +40,7 @@ def configuration_of(source: str) -> Configuration:
     if source in PUBLISHED:
         return PUBLISHED[source]
     checkpoint = find(source, PARTS, weights=False)
-    parts = [part for part in PARTS if checkpoint.has(part)]
-    if (
-        checkpoint.configuration / camera_embedding.FOLDER / "config.json"
-    ).is_file():  # no part of the pipeline, which knows nothing of it
-        parts.append(camera_embedding.FOLDER)
+    parts = [part for part in (*PARTS, camera_embedding.FOLDER) if checkpoint.has(part)]
     read = {part: json.loads((checkpoint.configuration / part / "config.json").read_text(encoding="utf-8")) for part in parts}
     return {"_class_name": checkpoint.pipeline, **read}
 

@@ -141,7 +141,7 @@ def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, opt
             )
         if options.lora:
             merge_into_unet(unet, options)
-        if (checkpoint.path / FOLDER).is_dir():
+        if checkpoint.has(FOLDER):
             unet.class_embedding = read_diffusers(CameraEmbedding, checkpoint.path, FOLDER, dtype)
         autoencoder = economise(Autoencoder(vae, unet.config.sample_size, options.decodes), options).to(device)
         return StableDiffusionPrior(place_denoiser(unet, device, options), autoencoder, *noise_levels_of(checkpoint))

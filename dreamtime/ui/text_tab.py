@@ -98,24 +98,33 @@ def connect_choices(tab: TextTab, server: Server) -> None:
         with one_sentence(escape):
             return [start_word(preset, prior, method), *preset_values(preset, prior, method).values()]
 
-    def objective_chosen(preset: str, prior: str, method: str, objective: str, negative_prompt: str) -> tuple[float, float]:
+    def objective_chosen(
+        preset: str, prior: str, method: str, objective: str, guidance: str, negative_prompt: str
+    ) -> tuple[float, float]:
         with one_sentence(escape):
-            return suited_to(preset, prior, method, objective, negative_prompt=negative_prompt)
+            return suited_to(preset, prior, method, objective, guidance, negative_prompt=negative_prompt)
 
     def guidance_touched(
-        preset: str, prior: str, method: str, objective: str, image_residual: Any, negative_prompt: str, scale: Any
+        preset: str,
+        prior: str,
+        method: str,
+        objective: str,
+        guidance: str,
+        image_residual: Any,
+        negative_prompt: str,
+        scale: Any,
     ) -> Any:
         with one_sentence(escape):
-            return guidance_followed(preset, prior, method, objective, image_residual, negative_prompt, scale)
+            return guidance_followed(preset, prior, method, objective, guidance, image_residual, negative_prompt, scale)
 
     knobs = list(tab.knobs.values())
-    method, objective = tab.knobs["method"], tab.knobs["objective"]
+    method, objective, guidance = tab.knobs["method"], tab.knobs["objective"], tab.knobs["guidance"]
     scale, residual = tab.knobs["guidance_scale"], tab.knobs["image_residual"]
-    start_and_objective = [tab.preset, tab.prior, method, objective]
+    start_and_choice = [tab.preset, tab.prior, method, objective, guidance]
     negative = tab.knobs["negative_prompt"]
-    objective.input(objective_chosen, [*start_and_objective, negative], [scale, residual], queue=False, **QUIET)
-    touched = [residual.input, negative.input]
-    gr.on(touched, guidance_touched, [*start_and_objective, residual, negative, scale], scale, queue=False, **QUIET)
+    objective.input(objective_chosen, [*start_and_choice, negative], [scale, residual], queue=False, **QUIET)
+    touched = [guidance.input, residual.input, negative.input]
+    gr.on(touched, guidance_touched, [*start_and_choice, residual, negative, scale], scale, queue=False, **QUIET)
     starts = [tab.preset.input, tab.prior.input, method.input]
     gr.on(starts, start_chosen, [tab.preset, tab.prior, method], [tab.start, *knobs], queue=False, **QUIET)
     # Apart from the knobs, since estimating a GPU's memory takes seconds.

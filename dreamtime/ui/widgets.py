@@ -9,6 +9,7 @@ from abc import ABCMeta
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import product, starmap
 from typing import Any, TypeVar
 
 import gradio as gr
@@ -296,27 +297,44 @@ def residual_followed(knobs: Mapping[str, Any], preset: str, prior: str) -> dict
 
 
 def suited_to(
-    preset: str, prior: str, method: str, objective: str, image_residual: Any = None, negative_prompt: str = ""
+    preset: str,
+    prior: str,
+    method: str,
+    objective: str,
+    guidance: str = "classifier-free",
+    image_residual: Any = None,
+    negative_prompt: str = "",
 ) -> tuple[float, float]:
     """The guidance scale and the image residual that a preset gives to an objective, or to one with those changes.
 
     Raises ValueError where the prior cannot serve it.
     """
     chosen: dict[str, Any] = {} if image_residual is None else {"image_residual": float(image_residual)}
-    # Large priors keep their scale. Where words have no effect at it, whoever starts the run is told.
+    # Large priors keep their scale. Where words have no effect at it, whoever starts the run is told, and so is whoever has
+    # chosen a guidance for an objective that takes none.
     chosen |= {"objective": objective, "negative_prompt": negative_prompt if resolved(prior) == "toybox" else ""}
+    chosen["guidance"] = "classifier-free" if objective in objectives.UNGUIDED else guidance
     made = presets.preset(preset, prior=resolved(prior), method=method, **chosen)
     return made.guidance_scale, made.image_residual
 
 
 def guidance_followed(
-    preset: str, prior: str, method: str, objective: str, image_residual: Any, negative_prompt: str, scale: Any
+    preset: str,
+    prior: str,
+    method: str,
+    objective: str,
+    guidance: str,
+    image_residual: Any,
+    negative_prompt: str,
+    scale: Any,
 ) -> Any:
-    """The guidance scale beside an image residual or a negative prompt just chosen: one that was left alone goes with them."""
+    """The guidance scale beside a guidance, an image residual or a negative prompt just chosen.
 
-    def suited(residual: Any, words: str) -> float:
-        return suited_to(preset, prior, method, objective, residual, words)[0]
+    One that was left alone goes with them.
+    """
 
-    if scale not in {suited(residual, words) for residual in (None, 0.0) for words in ("", "something")}:
-        return scale
-    return suited(image_residual, negative_prompt)
+    def suited(chosen: str, residual: Any, words: str) -> float:
+        return suited_to(preset, prior, method, objective, chosen, residual, words)[0]
+
+    choices = product(objectives.GUIDANCES, (None, 0.0), ("", "something"))
+    return suited(guidance, image_residual, negative_prompt) if scale in starmap(suited, choices) else scale

@@ -279,21 +279,27 @@ def test_an_example_shows_what_was_made_of_it_unless_a_run_goes_on(
             assert len(chosen((0, None), run.id)) == 1
 
 
-def test_the_guidance_scale_follows_the_image_residual_and_the_negative_prompt(page: tuple[gr.Blocks, Server]) -> None:
+def test_the_guidance_scale_follows_guidance_image_residual_and_negative_prompt(page: tuple[gr.Blocks, Server]) -> None:
     (event,) = [event for event in page[0].fns.values() if event.name == "guidance_touched"]
     labels = [str(component.label) for component in event.inputs]
-    assert labels == ["Quality", "Prior", "Method", "Objective", "Image residual", "Negative prompt", "Guidance scale"]
+    start = ["Quality", "Prior", "Method", "Objective", "Guidance"]
+    assert labels == [*start, "Image residual", "Negative prompt", "Guidance scale"]
     assert [str(component.label) for component in event.outputs] == ["Guidance scale"]
-    assert [name for _, name in event.targets] == ["input", "input"]
-    assert event.fn("standard", "toybox", "dreamtime", "sds", 0, "", 1.0) == 1.5
-    assert event.fn("standard", "toybox", "dreamtime", "sds", 30, "blue", 1.0) == 2
+    assert [name for _, name in event.targets] == ["input", "input", "input"]
+    assert event.fn("standard", "toybox", "dreamtime", "sds", "classifier-free", 0, "", 1.0) == 1.5
+    assert event.fn("standard", "toybox", "dreamtime", "sds", "classifier-free", 30, "blue", 1.0) == 2
+    assert event.fn("standard", "toybox", "dreamtime", "sds", "rescaled", 30, "", 1.0) == 2
     with pytest.raises(gr.Error, match="it must be 0, got 30"):
-        event.fn("standard", "toybox", "dreamtime", "csd", 30, "", 1.5)
+        event.fn("standard", "toybox", "dreamtime", "csd", "classifier-free", 30, "", 1.5)
 
 
-def test_an_objective_chosen_beside_a_negative_prompt_keeps_guidance_for_it(page: tuple[gr.Blocks, Server]) -> None:
+def test_an_objective_chosen_beside_a_negative_prompt_or_rescaling_keeps_guidance_for_it(
+    page: tuple[gr.Blocks, Server],
+) -> None:
     (event,) = [event for event in page[0].fns.values() if event.name == "objective_chosen"]
-    assert str(event.inputs[-1].label) == "Negative prompt"
-    assert event.fn("standard", "toybox", "dreamtime", "csd", "blue") == (1.5, 0)
-    assert event.fn("standard", "toybox", "dreamtime", "sds", "blue") == (2, 30)
-    assert event.fn("standard", "toybox", "dreamtime", "sds", "") == (1, 30)
+    assert [str(component.label) for component in event.inputs[-2:]] == ["Guidance", "Negative prompt"]
+    assert event.fn("standard", "toybox", "dreamtime", "csd", "classifier-free", "blue") == (1.5, 0)
+    assert event.fn("standard", "toybox", "dreamtime", "csd", "rescaled", "") == (1.5, 0)
+    assert event.fn("standard", "toybox", "dreamtime", "sds", "classifier-free", "blue") == (2, 30)
+    assert event.fn("standard", "toybox", "dreamtime", "sds", "rescaled", "") == (2, 30)
+    assert event.fn("standard", "toybox", "dreamtime", "sds", "classifier-free", "") == (1, 30)

@@ -194,7 +194,7 @@ def test_an_image_residual_that_was_left_alone_goes_with_sds() -> None:
 
 def test_an_image_residual_brings_its_guidance_scale_to_the_page() -> None:
     """As with the command line and the API, where nobody names a guidance scale."""
-    start = ("standard", "toybox", "dreamtime", "sds")
+    start = ("standard", "toybox", "dreamtime", "sds", "classifier-free")
     for residual in (0, 0.0, 5, 30.0, None):
         changes = {} if residual is None else {"image_residual": float(residual)}
         asked = presets.preset("standard", **changes)
@@ -202,18 +202,42 @@ def test_an_image_residual_brings_its_guidance_scale_to_the_page() -> None:
         for left_alone in (presets.EMBEDDED_GUIDANCE_SCALE, presets.BETWEEN_LATENTS["guidance_scale"]):
             assert guidance_followed(*start, residual, "", left_alone) == asked.guidance_scale
         assert guidance_followed(*start, residual, "", 9) == 9, "somebody has set it"
-    assert guidance_followed("standard", "stable-diffusion-1.5", "dreamtime", "sds", 5.0, "", 100) == 100
+    large = ("standard", "stable-diffusion-1.5", "dreamtime", "sds", "classifier-free")
+    assert guidance_followed(*large, 5.0, "", 100) == 100
 
 
 def test_a_negative_prompt_brings_some_guidance_to_the_page_and_takes_it_along() -> None:
     """As with the command line and the API; large priors keep theirs."""
-    start = ("standard", "toybox", "dreamtime", "sds", 30.0)
+    start = ("standard", "toybox", "dreamtime", "sds", "classifier-free", 30.0)
     asked = presets.preset("standard", negative_prompt="blue").guidance_scale
     assert asked == presets.STEERED_GUIDANCE_SCALE > 1
     assert guidance_followed(*start, "blue", presets.EMBEDDED_GUIDANCE_SCALE) == asked
     assert guidance_followed(*start, "", asked) == presets.EMBEDDED_GUIDANCE_SCALE
     assert guidance_followed(*start, "blue", 9) == 9, "somebody has set it"
-    assert guidance_followed("standard", "stable-diffusion-1.5", "dreamtime", "sds", 0.0, "blue", 100) == 100
+    large = ("standard", "stable-diffusion-1.5", "dreamtime", "sds", "classifier-free")
+    assert guidance_followed(*large, 0.0, "blue", 100) == 100
+
+
+def test_a_guidance_that_needs_a_scale_brings_it_to_the_page_and_takes_it_along() -> None:
+    """Beside an objective that takes no guidance it changes nothing on the page: whoever starts the run is told."""
+    start, none = ("standard", "toybox", "dreamtime", "sds"), presets.EMBEDDED_GUIDANCE_SCALE
+    asked = presets.preset("standard", guidance="rescaled").guidance_scale
+    assert asked == presets.STEERED_GUIDANCE_SCALE
+    assert suited_to(*start, "rescaled") == (asked, 30)
+    assert guidance_followed(*start, "rescaled", 30.0, "", none) == asked
+    assert guidance_followed(*start, "rescaled", 0.0, "", asked) == presets.BETWEEN_LATENTS["guidance_scale"]
+    for without_need in ("classifier-free", "perp-neg"):
+        assert guidance_followed(*start, without_need, 30.0, "", asked) == none
+        assert guidance_followed(*start, without_need, 30.0, "blue", asked) == asked
+    assert guidance_followed(*start, "rescaled", 30.0, "", 9) == 9, "somebody has set it"
+    large = ("standard", "stable-diffusion-1.5", "dreamtime", "sds")
+    assert guidance_followed(*large, "rescaled", 0.0, "", 100) == 100
+    assert suited_to("standard", "toybox", "dreamtime", "csd", "rescaled") == suited_to(
+        "standard", "toybox", "dreamtime", "csd"
+    )
+    with pytest.raises(ValueError, match="'csd' combines the prior's answers in its own way"):
+        settings_of("a red cube", "draft", "toybox", 0, {"objective": "csd", "guidance": "rescaled"})
+    assert settings_of("a red cube", "draft", "toybox", 0, {"guidance": "rescaled"}).guidance_scale == asked
 
 
 def test_a_prior_that_stands_in_keeps_what_means_the_same_with_it() -> None:
