@@ -90,7 +90,7 @@ measured on a CPU, offline, against shapes that are known exactly.
   (`training.perhaps_another`), so that what is told has to be heeded. The embedding lies beside the pipeline, in
   `camera_embedding`; diffusers leaves it alone and asks as if nothing were told.
 * **Parts.** {sizes}. VAE of factor 4, UNet on 16x16x4 latents, word-level CLIP tokenizer, two-layer text encoder
-  trained together with the UNet.
+  trained together with the UNet. Kept in half precision, but for the text encoder (single).
 * **Training.**{began} {vae_in_words(training, work / "vae.csv")} UNet:
   {lessons_in_words(training, lessons)}{training.steps:,} steps of {training.batch}, v-prediction,
   AdamW at {training.learning_rate:g} with warm-up, plateau and linear decay, EMA 0.999; final loss

@@ -29,6 +29,7 @@ from dreamtime.toybox.pictures import RESOLUTION
 from dreamtime.toybox.training import (
     DEVICES,
     EMA_DECAY,
+    HIDING_FROM,
     follow,
     forget_origin,
     initial_vae,
@@ -48,7 +49,7 @@ from dreamtime.toybox.world import SPLIT
 log = logging.getLogger(__name__)
 
 DROPOUT = 0.1  # the share of references that are left out, picture and pose: it trains the unconditional branch
-TURNED_SHARE = 0.15  # of the noisy pictures, where there is a reference, hide the object from elsewhere
+TURNED_SHARE = 0.2  # of the noisy pictures, where there is a reference, hide the object from elsewhere
 STRANGER_SHARE = 0.35  # of them hide another object
 PROJECTION = "cc_projection"  # the part's name in the original's diffusers layout
 CURVE = "zero123-loss.csv"
@@ -265,7 +266,9 @@ diffusers conversions of Zero-1-to-3 (Liu et al. 2023), small enough for a CPU.
   the camera.
 * **Parts.** {sizes}. The VAE is the text model's, and the UNet began as the text model's.
 * **Training.** {training.steps:,} steps of {training.batch} pairs, v-prediction, AdamW at 1e-3 with warm-up, plateau and linear
-  decay, EMA {EMA_DECAY}; a tenth without the reference.{began} Final loss {final:.4f}; curve: `{CURVE}`.
+  decay, EMA {EMA_DECAY}; a tenth without the reference. Where t is {HIDING_FROM} or more, the noise of some hides the object
+  from elsewhere ({TURNED_SHARE:.0%}) or another one ({STRANGER_SHARE:.0%}), so that reference and pose have to be heeded
+  (`training.perhaps_another`).{began} Final loss {final:.4f}; curve: `{CURVE}`.
 * **Made again by** `python -m dreamtime.toybox.train_zero123 --work FOLDER --objects {training.objects}
   --steps {training.steps} --batch {training.batch} --seed {training.seed}{start}`; it resumes where it stopped.
 
