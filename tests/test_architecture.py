@@ -81,6 +81,7 @@ WRAPPED_BY: dict[str, set[str]] = {
         "toybox.denoiser",
         "toybox.train",
         "toybox.train_zero123",
+        "toybox.training",
         "evaluation",
     },
     "trimesh": {"exports", "meshes", "evaluation"},

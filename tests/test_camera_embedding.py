@@ -14,7 +14,8 @@ from torch import Generator
 from dreamtime.cameras import orbit, turntable
 from dreamtime.objectives import Asking
 from dreamtime.priors import loading, lora
-from dreamtime.priors.camera_embedding import FOLDER, NUMBERS, CameraEmbedding, magnification, poses_of
+from dreamtime.priors.camera_embedding import NUMBERS, CameraEmbedding, magnification, poses_of
+from dreamtime.priors.folders import CAMERA_EMBEDDING
 from dreamtime.priors.stable_diffusion import StableDiffusionPrior
 from dreamtime.types import Cameras, TellingPrior
 
@@ -44,7 +45,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     pipeline = tiny_pipeline("v_prediction")
     pipeline.save_pretrained(path)
     text_width = pipeline.unet.config.cross_attention_dim if request.param == "the text read anew" else 0
-    trained(pipeline.unet.time_embedding.linear_2.out_features, text_width).save_pretrained(path / FOLDER)
+    trained(pipeline.unet.time_embedding.linear_2.out_features, text_width).save_pretrained(path / CAMERA_EMBEDDING)
     return path
 
 

@@ -16,8 +16,8 @@ from stand_in import write_stand_in
 from tiny_models import tiny_pipeline
 
 from dreamtime.priors import hub, loading
-from dreamtime.priors.camera_embedding import FOLDER, CameraEmbedding
-from dreamtime.priors.folders import STRANGE, ModelUnavailable, missing_weights, weight_files
+from dreamtime.priors.camera_embedding import CameraEmbedding
+from dreamtime.priors.folders import CAMERA_EMBEDDING, STRANGE, ModelUnavailable, missing_weights, weight_files
 from dreamtime.priors.hub import Model
 from dreamtime.priors.layouts import LAYOUTS
 
@@ -60,18 +60,18 @@ def copied(folder: Path, to: Path) -> Path:
 def told(folder: Path, tmp_path: Path) -> Path:
     """The model with an embedding of cameras beside it, and with what else may lie there."""
     path = copied(folder, tmp_path / "told")
-    CameraEmbedding(tiny_pipeline("epsilon").unet.time_embedding.linear_2.out_features).save_pretrained(path / FOLDER)
+    CameraEmbedding(tiny_pipeline("epsilon").unet.time_embedding.linear_2.out_features).save_pretrained(path / CAMERA_EMBEDDING)
     for other in ("diffusion_pytorch_model.bin", "code.py", "README.md"):
-        (path / FOLDER / other).write_bytes(b"pickle")
+        (path / CAMERA_EMBEDDING / other).write_bytes(b"pickle")
     return path
 
 
-EMBEDDING = {f"{FOLDER}/config.json", f"{FOLDER}/diffusion_pytorch_model.safetensors"}
+EMBEDDING = {f"{CAMERA_EMBEDDING}/config.json", f"{CAMERA_EMBEDDING}/diffusion_pytorch_model.safetensors"}
 """Of those files the ones that are read."""
 
 
 def fetched_beside(served: FakeHub) -> set[str]:
-    return {name for name in served.fetched if name.startswith(f"{FOLDER}/")}
+    return {name for name in served.fetched if name.startswith(f"{CAMERA_EMBEDDING}/")}
 
 
 # -- files
@@ -182,14 +182,14 @@ def test_half_precision_files_are_loaded_in_any_precision(folder: Path, tmp_path
     [("config.json", "config.json"), ("diffusion_pytorch_model.safetensors", r"weights in safetensors \(its pi")],
 )
 def test_what_a_camera_embedding_lacks_is_named_where_there_is_one(told: Path, gone: str, lack: str) -> None:
-    (told / FOLDER / gone).unlink()
-    with pytest.raises(ModelUnavailable, match=f"is incomplete: it lacks {FOLDER}/{lack}"):
+    (told / CAMERA_EMBEDDING / gone).unlink()
+    with pytest.raises(ModelUnavailable, match=f"is incomplete: it lacks {CAMERA_EMBEDDING}/{lack}"):
         loading.load_prior(told, CPU, FLOAT)
     assert not hub.complete_here(str(told))
     assert loading.load_text_encoder(told, CPU, FLOAT)(["a"]).isfinite().all(), "it belongs to the denoiser"
-    shutil.rmtree(told / FOLDER)
+    shutil.rmtree(told / CAMERA_EMBEDDING)
     assert hub.complete_here(str(told))
-    (told / FOLDER).mkdir()
+    (told / CAMERA_EMBEDDING).mkdir()
     assert not loading.load_prior(told, CPU, FLOAT).knows_cameras
 
 
@@ -263,7 +263,7 @@ def test_a_camera_embedding_comes_with_the_denoiser(online: FakeHub, told: Path,
     """No index lists it; of what lies there only what is read is fetched."""
     online.repositories["me/told"] = told
     assert len(loading.load_text_encoder("me/told", CPU, FLOAT)(["a"])) == 1
-    assert fetched_beside(online) <= {f"{FOLDER}/config.json"}, "whoever reads words has no use for it"
+    assert fetched_beside(online) == {f"{CAMERA_EMBEDDING}/config.json"}, "whoever reads words has no use for it"
     assert loading.load_prior("me/told", CPU, FLOAT).knows_cameras
     assert fetched_beside(online) == EMBEDDING
     offline_again()
@@ -274,7 +274,7 @@ def test_a_camera_embedding_comes_with_the_denoiser(online: FakeHub, told: Path,
 def test_a_camera_embedding_whose_transfer_broke_is_noticed(online: FakeHub, told: Path, monkeypatch, offline_again) -> None:
     """Also where all the rest has come: it is known from the first that there is one."""
     online.repositories["me/told"] = told
-    online.cut_off.add(f"{FOLDER}/diffusion_pytorch_model.safetensors")
+    online.cut_off.add(f"{CAMERA_EMBEDDING}/diffusion_pytorch_model.safetensors")
     with pytest.raises(ModelUnavailable, match="the Hub is out of reach"):
         hub.find("me/told", DENOISER)
     offline_again()
@@ -284,7 +284,7 @@ def test_a_camera_embedding_whose_transfer_broke_is_noticed(online: FakeHub, tol
         shutil.copytree(told / part, cached / part, dirs_exist_ok=True)
     (cached / "scheduler").mkdir(exist_ok=True)
     shutil.copy(told / "scheduler" / "scheduler_config.json", cached / "scheduler")
-    with pytest.raises(ModelUnavailable, match=rf"half downloaded \(it lacks {FOLDER}/weights in safetensors\)"):
+    with pytest.raises(ModelUnavailable, match=rf"half downloaded \(it lacks {CAMERA_EMBEDDING}/weights in safetensors\)"):
         hub.find("me/told", DENOISER)
     online.cut_off.clear()
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
@@ -294,7 +294,7 @@ def test_a_camera_embedding_whose_transfer_broke_is_noticed(online: FakeHub, tol
 def test_a_camera_embedding_in_pickles_alone_makes_the_next_mirror_take_over(
     online: FakeHub, told: Path, folder: Path, monkeypatch
 ) -> None:
-    (told / FOLDER / "diffusion_pytorch_model.safetensors").unlink()
+    (told / CAMERA_EMBEDDING / "diffusion_pytorch_model.safetensors").unlink()
     online.repositories |= {"me/told": told, "other/model": folder}
     monkeypatch.setitem(hub.MODELS, "thing", Model(("me/told", "other/model")))
     assert hub.find("thing", DENOISER).place == "other/model"

@@ -11,6 +11,7 @@ from dreamtime.priors import zero123
 from dreamtime.references import reference_camera
 from dreamtime.toybox import WEIGHTS, models, train_zero123
 from dreamtime.toybox.novel_views import FIELD_OF_VIEW
+from dreamtime.toybox.training import v_from_x0
 
 
 @pytest.fixture(scope="module")
@@ -55,20 +56,29 @@ def test_noise_hides_the_object_from_elsewhere_or_another_one(trained: Path, mon
     def spy(
         x: torch.Tensor, other: torch.Tensor, t: torch.Tensor, told: torch.Tensor, share: float, draw: torch.Generator
     ) -> torch.Tensor:
-        exchanges.append((x[:, 0, 0, 0], other[:, 0, 0, 0], told, torch.tensor(share)))
-        return x
+        exchanges.append((x[:, 0, 0, 0], other[:, 0, 0, 0], t, told, torch.tensor(share)))
+        return x + 100
 
+    def aim(z_t: torch.Tensor, x: torch.Tensor, alphas_cumprod: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        aims.append(x[:, 0, 0, 0])
+        return v_from_x0(z_t, x, alphas_cumprod, t)
+
+    aims: list[torch.Tensor] = []
     monkeypatch.setattr(train_zero123, "perhaps_another", spy)
+    monkeypatch.setattr(train_zero123, "v_from_x0", aim)
     known = train_zero123.views(trained, 3, 2000, torch.device("cpu"))
     numbers = 10 * torch.arange(3.0)[:, None] + torch.arange(4.0)
-    latents = numbers[:, :, None, None, None].expand(-1, -1, 4, 16, 16)
+    latents = numbers[:, :, None, None, None].expand(-1, -1, 4, 16, 16) / 5
     parts, draw = train_zero123.initial_parts(trained / "out"), torch.Generator().manual_seed(0)
-    learner = train_zero123.Learner(parts, models.build_scheduler(), known, latents, 1.0)
+    learner = train_zero123.Learner(parts, models.build_scheduler(), known, latents, 5.0)
     learner.loss(torch.full((200,), 900), draw, 0.2, 0.3)
-    (x, turned, told, first), (same, strange, _, second) = exchanges
-    assert torch.equal(x, same)
+    (x, turned, t, told, first), (exchanged, strange, _, _, second) = exchanges
+    torch.testing.assert_close(exchanged, x + 100)
+    assert torch.equal(aims[0], x), "whatever the noise hides, the answer is the view that was asked for"
+    assert (t == 900).all()
+    x, turned, strange = x.round(), turned.round(), strange.round()
     assert torch.equal(x // 10, turned // 10)
-    assert (x % 10 != turned % 10).float().mean() == pytest.approx(0.75, abs=0.1)
+    assert (x % 10 != turned % 10).all()
     assert (x // 10 != strange // 10).float().mean() == pytest.approx(2 / 3, abs=0.1)
     assert told.float().mean() == pytest.approx(0.9, abs=0.06)
     assert (float(first), float(second)) == pytest.approx((0.2, 0.3))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Generator, nn
 
-from dreamtime.toybox import models, training
+from dreamtime.toybox import models, train_zero123, training
 
 
 def test_training_starts_from_the_seed_and_leaves_the_global_generator_alone():
@@ -125,3 +125,13 @@ def test_what_is_exchanged_is_told_and_hidden_by_noise(generator: Callable[[int]
     possible = told & (t >= training.HIDING_FROM)
     assert not exchanged[~possible].any()
     assert exchanged[possible].float().mean().item() == pytest.approx(0.3, abs=0.03)
+
+
+def test_attention_step_by_step_is_the_same_attention(generator: Callable[[int], Generator]):
+    encoder = train_zero123.build_image_encoder().eval()
+    images = torch.rand(2, 3, 64, 64, generator=generator(0))
+    fused = encoder(images).image_embeds
+    assert encoder.config._attn_implementation == "sdpa"
+    training.plain_attention(nn.ModuleDict({"image_encoder": encoder}))
+    assert encoder.config._attn_implementation == "eager"
+    torch.testing.assert_close(encoder(images).image_embeds, fused, atol=1e-5, rtol=1e-5)

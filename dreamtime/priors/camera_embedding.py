@@ -13,10 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dreamtime.cameras import angles_from_position
-from dreamtime.priors.folders import CAMERA_EMBEDDING
 from dreamtime.types import Cameras
 
-FOLDER = CAMERA_EMBEDDING  # beside `unet` in a model's folder
 NUMBERS = 16  # of a pose
 AZIMUTH = 8  # the first of them
 HIDDEN = 256  # units between a word with its pose and what is added to it

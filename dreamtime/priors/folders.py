@@ -36,7 +36,7 @@ CAMERA_EMBEDDING = "camera_embedding"
 BESIDE = {CAMERA_EMBEDDING: "unet"}
 """Parts that a model may have and no index lists, since no pipeline knows of them, each with the part that it adds to."""
 CONTENTS = ("model_index.json", *(f"{part}/config.json" for part in BESIDE))
-"""What tells which parts a model has. It is fetched before all else: what is not among it then was never there."""
+"""What tells which parts a model has. It is fetched before all else: what lacks in such a copy was never there."""
 
 
 class ModelUnavailable(ValueError):

@@ -15,7 +15,7 @@ from dreamtime.priors import camera_embedding
 from dreamtime.priors.architectures import PUBLISHED, Configuration
 from dreamtime.priors.autoencoder import Autoencoder
 from dreamtime.priors.deepfloyd import DeepFloydPrior
-from dreamtime.priors.folders import ModelUnavailable, read_by
+from dreamtime.priors.folders import CAMERA_EMBEDDING, ModelUnavailable, read_by
 from dreamtime.priors.hub import find
 from dreamtime.priors.layouts import LAYOUTS, TOLD_A_PICTURE, Layout
 from dreamtime.priors.rectified_flow import RectifiedFlowPrior
@@ -27,7 +27,7 @@ DIFFUSERS = {
     "unet": UNet2DConditionModel,
     "transformer": SD3Transformer2DModel,
     "vae": AutoencoderKL,
-    camera_embedding.FOLDER: camera_embedding.CameraEmbedding,
+    CAMERA_EMBEDDING: camera_embedding.CameraEmbedding,
 }
 TRANSFORMERS = {
     kind.__name__: kind for kind in (CLIPTextModel, CLIPTextModelWithProjection, CLIPVisionModelWithProjection, T5EncoderModel)
@@ -40,7 +40,7 @@ def configuration_of(source: str) -> Configuration:
     if source in PUBLISHED:
         return PUBLISHED[source]
     checkpoint = find(source, PARTS, weights=False)
-    parts = [part for part in (*PARTS, camera_embedding.FOLDER) if checkpoint.has(part)]
+    parts = [part for part in (*PARTS, CAMERA_EMBEDDING) if checkpoint.has(part)]
     read = {part: json.loads((checkpoint.configuration / part / "config.json").read_text(encoding="utf-8")) for part in parts}
     return {"_class_name": checkpoint.pipeline, **read}
 
@@ -72,8 +72,8 @@ def prior_of(configuration: Configuration, dtype: torch.dtype, decodes: bool = F
     if module == "deepfloyd":
         return DeepFloydPrior(parts["unet"], alphas_cumprod, "epsilon")
     denoiser = parts["transformer" if "transformer" in parts else "unet"]
-    if camera_embedding.FOLDER in parts:
-        denoiser.class_embedding = parts[camera_embedding.FOLDER]
+    if CAMERA_EMBEDDING in parts:
+        denoiser.class_embedding = parts[CAMERA_EMBEDDING]
     vae = precise(parts["vae"]) if module == "stable_diffusion_xl" else parts["vae"]
     autoencoder = Autoencoder(vae, denoiser.config.sample_size, decodes)
     if module == "rectified_flow":

@@ -19,7 +19,8 @@ from torch import Generator, Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from dreamtime.cameras import angles_from_position, orbit
-from dreamtime.priors.camera_embedding import FOLDER, CameraEmbedding, poses_of
+from dreamtime.priors.camera_embedding import CameraEmbedding, poses_of
+from dreamtime.priors.folders import CAMERA_EMBEDDING
 from dreamtime.prompts import VIEWS, views_of, with_view
 from dreamtime.toybox import WEIGHTS, models
 from dreamtime.toybox.card import Training, write_card
@@ -90,8 +91,10 @@ def initial_denoiser(start: Path | None) -> nn.ModuleDict:
     if start:
         old = UNet2DConditionModel.from_pretrained(start, subfolder="unet", torch_dtype=torch.float32, local_files_only=True)
         unet.load_state_dict(old.state_dict())
-        if (start / FOLDER).is_dir():
-            learnt = CameraEmbedding.from_pretrained(start, subfolder=FOLDER, torch_dtype=torch.float32, local_files_only=True)
+        if (start / CAMERA_EMBEDDING).is_dir():
+            learnt = CameraEmbedding.from_pretrained(
+                start, subfolder=CAMERA_EMBEDDING, torch_dtype=torch.float32, local_files_only=True
+            )
             # One that did not read the text anew yet begins to.
             cameras.load_state_dict({**cameras.state_dict(), **learnt.state_dict()})
         reader = CLIPTextModel.from_pretrained(start, subfolder="text_encoder", dtype=torch.float32, local_files_only=True)
@@ -157,7 +160,7 @@ def export(vae: AutoencoderKL, unet: Any, text_encoder: nn.Module, folder: Path)
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(folder, safe_serialization=True, max_shard_size="9MB")
-    cameras.half().save_pretrained(folder / FOLDER, safe_serialization=True)
+    cameras.half().save_pretrained(folder / CAMERA_EMBEDDING, safe_serialization=True)
 
 
 def sheet_prompts(kinds: Sequence[str]) -> list[str]:

@@ -49,7 +49,7 @@ from dreamtime.toybox.world import SPLIT
 log = logging.getLogger(__name__)
 
 DROPOUT = 0.1  # the share of references that are left out, picture and pose: it trains the unconditional branch
-TURNED_SHARE = 0.2  # of the noisy pictures, where there is a reference, hide the object from elsewhere
+TURNED_SHARE = 0.15  # of the noisy pictures, where there is a reference, hide the object from elsewhere
 STRANGER_SHARE = 0.35  # of them hide another object
 PROJECTION = "cc_projection"  # the part's name in the original's diffusers layout
 CURVE = "zero123-loss.csv"
@@ -145,19 +145,20 @@ def relative_poses(
 
 @dataclass(frozen=True)
 class Learner:
-    """UNet, image encoder and projection, and what they learn from: N objects from K places each, latents of unit variance."""
+    """UNet, image encoder and projection, and what they learn from: N objects from K places each, latents as encoded."""
 
     live: nn.ModuleDict
     scheduler: DDIMScheduler
     known: NovelViews
     latents: Float[Tensor, "N K C h w"]
-    scaling: float
+    scaling: float  # makes their variance 1
 
     def loss(self, t: Int[Tensor, " B"], generator: Generator, turned_share: float, stranger_share: float) -> Float[Tensor, ""]:
         """Mean squared error of v on random pairs at those t; some noise hides the object from elsewhere, or another one."""
         batch, device = len(t), self.latents.device
         rows, strangers = torch.randint(len(self.latents), (2, batch), generator=generator)
-        seen, wanted, other = torch.randint(VIEWS_OF_EACH, (3, batch), generator=generator)
+        seen, wanted = torch.randint(VIEWS_OF_EACH, (2, batch), generator=generator)
+        other = (wanted + torch.randint(1, VIEWS_OF_EACH, (batch,), generator=generator)) % VIEWS_OF_EACH
         x, turned, strange = (
             self.latents[of, view].float() * self.scaling for of, view in ((rows, wanted), (rows, other), (strangers, other))
         )
