@@ -387,6 +387,7 @@ PRESETS: dict[str, dict[str, Settings]] = {
 OBJECTIVE_CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "cpu": {
         "vsd": {"second_learning_rate": 0.01},
+        **{name: {"opacity": 100.0} for name in ("csd", "nfsd", "asd", "sdi", "ism")},  # or shapes swell
     },
     "gpu": {name: {"guidance_scale": 7.5} for name in ("vsd", "nfsd", "asd", "sdi", "ism")},
 }
@@ -394,10 +395,11 @@ OBJECTIVE_CHANGES: dict[str, dict[str, dict[str, Any]]] = {
 
 
 GENTLE = ("vsd", "csd", "nfsd", "asd", "sdi", "ism")
-GENTLE_PATH = 1.2
+GENTLE_PATH = 2.4
 """Objectives without the noise that SDS leaves in its gradient pull on without end: a cube grows a crown.
 
-With the embedded prior their learning rate times the steps comes to this at most, where SDS has 2.4 to 12.
+With the embedded prior their learning rate times the steps comes to this path at most, where SDS has 2.4 to 12; at half of it
+a cube stays nearer to the ball it began as.
 """
 
 

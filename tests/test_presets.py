@@ -84,14 +84,15 @@ def test_with_the_embedded_prior_objectives_without_a_brake_go_gently(name: str,
     plain, made = (preset(name, "cpu", prompt="a cat", objective=each) for each in ("sds", objective))
     if objective in presets.GENTLE:
         assert made.learning_rate * made.steps == pytest.approx(presets.GENTLE_PATH)
-        assert made.learning_rate < plain.learning_rate
+        assert made.learning_rate <= plain.learning_rate
+        assert made.opacity == (plain.opacity if objective == "vsd" else 100)
         long, short = (preset(name, "cpu", prompt="a cat", objective=objective, steps=steps) for steps in (6000, 2))
         assert long.learning_rate == pytest.approx(presets.GENTLE_PATH / 6000)
         assert short.learning_rate == plain.learning_rate
         with pytest.raises(ValueError, match="got 0"):
             preset(name, "cpu", prompt="a cat", objective=objective, steps=0)
     else:
-        assert made.learning_rate == plain.learning_rate
+        assert (made.learning_rate, made.opacity) == (plain.learning_rate, plain.opacity)
     large = [preset(name, "cpu", "stable-diffusion-1.5", prompt="a cat", objective=each) for each in ("sds", objective)]
     assert large[0].learning_rate == large[1].learning_rate
     assert preset(name, "cpu", prompt="a cat", objective=objective, learning_rate=0.5).learning_rate == 0.5

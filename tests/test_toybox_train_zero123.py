@@ -1,5 +1,6 @@
 """The training of the embedded Zero-1-to-3, made tiny: what it writes is what the prior reads."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,25 @@ def test_the_card_counts_the_steps_of_all_trainings(trained: Path, tmp_path: Pat
     curve = train_zero123.curve_of(trained / "out" / train_zero123.CURVE)
     assert [step for step, _ in curve] == [2]
     assert train_zero123.curve_of(WEIGHTS / train_zero123.CURVE) == ()
-    training = train_zero123.Training(3, 2, 4, 0, ((2600, 0.5), *((2600 + step, loss) for step, loss in curve)))
+    earlier = ((2600, 0.5), *((2600 + step, loss) for step, loss in curve))
+    training = train_zero123.Training(3, 2, 4, 0, earlier=earlier)
     train_zero123.write_card(tmp_path, trained, training, {"UNet": 1})
     assert "went on from the weights of 2,602 steps" in (tmp_path / "README.md").read_text()
     assert train_zero123.curve_of(tmp_path / train_zero123.CURVE) == (*training.earlier, (2604, curve[0][1]))
+
+
+def test_the_card_tells_what_noise_hid_and_is_silent_where_it_hid_nothing(trained: Path, tmp_path: Path):
+    plain = train_zero123.Training(3, 2, 4, 0)
+    train_zero123.write_card(tmp_path, trained, plain, {"UNet": 1})
+    assert "hides the object from elsewhere" not in (tmp_path / "README.md").read_text()
+    assert "share" not in (tmp_path / "README.md").read_text()
+    train_zero123.write_card(tmp_path, trained, replace(plain, turned_share=0.15, stranger_share=0.35), {"UNet": 1})
+    card = (tmp_path / "README.md").read_text()
+    assert "hides the object from elsewhere (15%) or another one\n  (35%)" in card
+    assert "--turned-share 0.15 --stranger-share 0.35`" in card
+
+
+def test_a_share_above_one_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        train_zero123.main(["--work", str(tmp_path), "--turned-share", "15"])
+    assert "expected a share from 0 to 1, got 15" in capsys.readouterr().err

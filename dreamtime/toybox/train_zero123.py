@@ -49,8 +49,6 @@ from dreamtime.toybox.world import SPLIT
 log = logging.getLogger(__name__)
 
 DROPOUT = 0.1  # the share of references that are left out, picture and pose: it trains the unconditional branch
-TURNED_SHARE = 0.15  # of the noisy pictures, where there is a reference, hide the object from elsewhere
-STRANGER_SHARE = 0.35  # of them hide another object
 PROJECTION = "cc_projection"  # the part's name in the original's diffusers layout
 CURVE = "zero123-loss.csv"
 
@@ -67,6 +65,8 @@ class Training:
     steps: int
     batch: int
     seed: int
+    turned_share: float = 0.0  # of the noisy pictures, where there is a reference, hide the object from elsewhere
+    stranger_share: float = 0.0  # of them hide another object
     earlier: Curve = ()  # of the training that it went on from
 
 
@@ -203,7 +203,7 @@ def train(
 
     def loss_of_step() -> Tensor:
         t = stratified_timesteps(training.batch, scheduler.config.num_train_timesteps, generator)
-        return learner.loss(t, generator, TURNED_SHARE, STRANGER_SHARE)
+        return learner.loss(t, generator, training.turned_share, training.stranger_share)
 
     modules = {"live": live, "average": average}
     loop("zero123", training.steps, work, modules, optimizer, 1e-3, generator, loss_of_step, lambda: follow(average, live))
@@ -248,9 +248,16 @@ def write_card(folder: Path, work: Path, training: Training, parameters: dict[st
     with (folder / CURVE).open("w", newline="") as file:
         csv.writer(file).writerows([("step", "loss"), *training.earlier, *latest])
     final = latest[-1][1]
-    began = f" It went on from the weights of {before:,} steps, made alike." if before else ""
+    began = f" It went on from the weights of {before:,} steps." if before else ""
     start = " --start EARLIER" if training.earlier else ""
     sizes = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in parameters.items())
+    turned, strange = training.turned_share, training.stranger_share
+    hidden = exchanged = ""
+    if turned or strange:
+        hidden = f"""
+  Where t is {HIDING_FROM} or more, the noise of some hides the object from elsewhere ({turned:.0%}) or another one
+  ({strange:.0%}), so that reference and pose have to be heeded (`training.perhaps_another`)."""
+        exchanged = f" --turned-share {turned:g} --stranger-share {strange:g}"
     folder.joinpath("README.md").write_text(f"""---
 license: apache-2.0
 library_name: diffusers
@@ -267,11 +274,9 @@ diffusers conversions of Zero-1-to-3 (Liu et al. 2023), small enough for a CPU.
   the camera.
 * **Parts.** {sizes}. The VAE is the text model's, and the UNet began as the text model's.
 * **Training.** {training.steps:,} steps of {training.batch} pairs, v-prediction, AdamW at 1e-3 with warm-up, plateau and linear
-  decay, EMA {EMA_DECAY}; a tenth without the reference. Where t is {HIDING_FROM} or more, the noise of some hides the object
-  from elsewhere ({TURNED_SHARE:.0%}) or another one ({STRANGER_SHARE:.0%}), so that reference and pose have to be heeded
-  (`training.perhaps_another`).{began} Final loss {final:.4f}; curve: `{CURVE}`.
+  decay, EMA {EMA_DECAY}; a tenth without the reference.{hidden}{began} Final loss {final:.4f}; curve: `{CURVE}`.
 * **Made again by** `python -m dreamtime.toybox.train_zero123 --work FOLDER --objects {training.objects}
-  --steps {training.steps} --batch {training.batch} --seed {training.seed}{start}`; it resumes where it stopped.
+  --steps {training.steps} --batch {training.batch} --seed {training.seed}{exchanged}{start}`; it resumes where it stopped.
 
 ## Limits
 
@@ -294,6 +299,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--objects", type=int, default=12_000, help="training objects (default %(default)s)")
     parser.add_argument("--steps", type=int, default=8000, help="(default %(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="pairs per step (default %(default)s)")
+    for name, of in (("turned", "the object from elsewhere"), ("stranger", "another object")):
+        words = f"share of the noisy pictures at high t that hide {of} (default %(default)s)"
+        parser.add_argument(f"--{name}-share", type=float, default=0.0, help=words)
     parser.add_argument("--seed", type=int, default=2000, help="not the text model's (default %(default)s)")
     parser.add_argument("--compile", action="store_true", help="compile the UNet first, which needs a C++ compiler")
     parser.add_argument("--device", choices=DEVICES, default="cuda" if torch.cuda.is_available() else "cpu")
@@ -301,7 +309,18 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO)
     work, start, device = arguments.work, arguments.start, torch.device(arguments.device)
     work.mkdir(parents=True, exist_ok=True)
-    training = Training(arguments.objects, arguments.steps, arguments.batch, arguments.seed, curve_of(start / CURVE))
+    for share in (arguments.turned_share, arguments.stranger_share):
+        if not 0 <= share <= 1:
+            parser.error(f"--turned-share, --stranger-share: expected a share from 0 to 1, got {share:g}")
+    training = Training(
+        arguments.objects,
+        arguments.steps,
+        arguments.batch,
+        arguments.seed,
+        arguments.turned_share,
+        arguments.stranger_share,
+        curve_of(start / CURVE),
+    )
     vae = initial_vae(start).to(device).eval().requires_grad_(False)
     known = views(work, training.objects, training.seed, device)
     flat = kept_latents(vae, known.images.flatten(0, 1), work / "view-latents.safetensors", device)
