@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from torch import Generator
 
 from dreamtime.cameras import sample_cameras
-from dreamtime.priors.camera_embedding import FOLDER, NUMBERS, CameraEmbedding
+from dreamtime.priors.camera_embedding import NUMBERS, CameraEmbedding
+from dreamtime.priors.folders import CAMERA_EMBEDDING
 from dreamtime.prompts import VIEWS
 from dreamtime.toybox import models, train, training
 from dreamtime.toybox.denoiser import Denoiser
@@ -133,7 +134,7 @@ def test_the_sheet_asks_for_every_kind_from_every_view(kinds: list[str]):
 
 
 def embedding_in(folder: Path) -> CameraEmbedding:
-    embedding: CameraEmbedding = CameraEmbedding.from_pretrained(folder, subfolder=FOLDER, torch_dtype=torch.float32)
+    embedding: CameraEmbedding = CameraEmbedding.from_pretrained(folder, subfolder=CAMERA_EMBEDDING, torch_dtype=torch.float32)
     return embedding
 
 
@@ -161,7 +162,7 @@ def test_from_one_that_did_not_read_the_words_anew_all_else_is_kept(trained: Pat
     older.load_state_dict(
         {name: value for name, value in embedding_in(trained).state_dict().items() if name in older.state_dict()}
     )
-    older.save_pretrained(tmp_path / "older" / FOLDER)
+    older.save_pretrained(tmp_path / "older" / CAMERA_EMBEDDING)
     same, names = begun_from(tmp_path / "older")
     assert same == names
     begun = train.initial_denoiser(tmp_path / "older")["unet"].class_embedding
