@@ -275,7 +275,7 @@ def test_a_folder_goes_on_with_other_numbers_of_steps(tmp_path: Path, objective:
     named = {**common, "learning_rate": short.learning_rate}
     assert grid.derived_from_steps(**named) == set()
     (cell,) = grid.plan(["a red cube"], ["uniform"], [100], 1, **named)
-    with pytest.raises(EvaluationError, match=r"learning_rate is 'by the steps' there and 0\.012 here"):
+    with pytest.raises(EvaluationError, match=r"learning_rate is 'by the steps' there and 0\.024 here"):
         grid.open_folder(tmp_path / "new", cell, grid.derived_from_steps(**named))
 
 
