@@ -1,10 +1,10 @@
 """Every objective on the embedded prior, at equal UNet work or for equally many steps, scored against the true shapes.
 
-    python -m benchmarks.objectives --preset standard --passes 250 --seeds 1
+    python -m benchmarks.objectives --preset draft --passes 120 --objects 1
     python -m benchmarks.objectives --preset draft --steps 60 --objects 1 --output benchmarks/objectives-equal-steps
 
-Work is counted in passes of one view through the UNet; a pass that learns counts three times, for its way back. SDS takes two
-passes a step, so 250 are its 125 steps at the preset standard; an objective that takes more gets fewer steps.
+Work is counted in passes of one view through the UNet; a pass that learns counts three times, for its way back. SDS between
+latents takes two passes a step, so 120 are the 60 steps of a draft; an objective that takes more gets fewer steps.
 The first row is no objective but the ball that every run begins with, so that one sees how near it already is to each shape.
 Appends one row per run to `objectives.csv` beside this file, or to what `--output` names (a run that is there, of the same
 model, is not repeated), then writes the summary `.md` and the picture sheet `.png`, whose rows are those of the summary.
