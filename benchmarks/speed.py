@@ -3,12 +3,14 @@ step's milliseconds go.
 
     python -m benchmarks.speed
 
-Writes `speed.md` beside this file. Run it on an otherwise idle machine; its class and the date are part of the result.
+Writes `speed.md` beside this file. Run it on an otherwise idle machine; its class and the date are part of the result. It asks
+POSIX for the peak memory, and a Chromium on the path to press the page's button.
 """
 
 import argparse
 import os
 import resource
+import shutil
 import socket
 import statistics
 import subprocess
@@ -19,6 +21,7 @@ import urllib.request
 from pathlib import Path
 
 from gradio_client import Client
+from playwright.sync_api import Browser, sync_playwright
 
 from benchmarks.clock import Clock
 from benchmarks.rows import measured_on
@@ -28,6 +31,7 @@ from dreamtime.priors.stable_diffusion import StableDiffusionPrior
 HERE = Path(__file__).parent
 WARM_UP = 25  # seconds after the first page in which the app loads its model and measures its pace
 PREVIEW = 4  # the place of the preview among the outputs of /text_to_3d
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 class TimedPrior:
@@ -85,12 +89,44 @@ def answers(url: str) -> bool:
         return False
 
 
-def app_seconds(repeats: int) -> tuple[float, list[float], list[float]]:
-    """Seconds from `python app.py` to the first page; then, once it is warm, from the call to the run id and to the preview."""
+def called(client: Client, seed: int) -> tuple[float, float]:
+    """Seconds from a call of `/text_to_3d` to the run id, and to the first preview; the run is stopped then."""
+    started, accepted = time.perf_counter(), 0.0
+    job = client.submit(prompt="a red cube", preset="standard", seed=seed, api_name="/text_to_3d")
+    run_id = ""
+    for update in job:
+        if not run_id:
+            run_id, accepted = update[0], time.perf_counter() - started
+        if isinstance(update[PREVIEW], str):  # not what an update leaves as it is
+            break
+    previewed = time.perf_counter() - started
+    client.predict(run_id=run_id, api_name="/stop")
+    job.result()
+    return accepted, previewed
+
+
+def clicked(browser: Browser, url: str) -> float:
+    """Seconds from pressing Generate on a fresh page to the first live picture on the screen; the run is stopped then."""
+    page = browser.new_page()
+    page.goto(url)
+    page.get_by_label("Prompt", exact=True).fill("a red cube")
+    button = page.get_by_role("button", name="Generate", exact=True)
+    started = time.perf_counter()
+    button.click()
+    page.locator(".dt-picture img:visible").first.wait_for()
+    seconds = time.perf_counter() - started
+    page.get_by_role("button", name="Stop").click()
+    page.locator(".dt-status b:visible", has_text="Stopped").wait_for()
+    page.close()
+    return seconds
+
+
+def app_seconds(repeats: int) -> tuple[float, dict[str, tuple[float, ...]]]:
+    """Seconds from `python app.py` to the first page; then, once it is warm, what calls and clicks have to wait for."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    url, accepted, previewed = f"http://127.0.0.1:{port}/", list[float](), list[float]()
+    url = f"http://127.0.0.1:{port}/"
     with tempfile.TemporaryDirectory() as folder:
         chosen = {"GRADIO_SERVER_PORT": str(port), "DREAMTIME_RUNS": folder, "HF_HUB_OFFLINE": "1"}
         started = time.perf_counter()
@@ -107,23 +143,17 @@ def app_seconds(repeats: int) -> tuple[float, list[float], list[float]]:
             first_page = time.perf_counter() - started
             time.sleep(WARM_UP)
             client = Client(url, verbose=False)
-            for seed in range(repeats):
-                started = time.perf_counter()
-                job = client.submit(prompt="a red cube", preset="standard", seed=seed, api_name="/text_to_3d")
-                run_id = ""
-                for update in job:
-                    if not run_id:
-                        run_id = update[0]
-                        accepted.append(time.perf_counter() - started)
-                    if isinstance(update[PREVIEW], str):  # not what an update leaves as it is
-                        previewed.append(time.perf_counter() - started)
-                        break
-                client.predict(run_id=run_id, api_name="/stop")
-                job.result()
+            accepted, previewed = zip(*(called(client, seed) for seed in range(repeats)), strict=True)
+            waits = {"a call is accepted": accepted, "it brings its first preview": previewed}
+            if CHROMIUM:
+                with sync_playwright() as playwright:
+                    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+                    waits["a click brings it to the page"] = tuple(clicked(browser, url) for _ in range(repeats))
+                    browser.close()
         finally:
             process.terminate()
             process.wait(timeout=30)
-    return first_page, accepted, previewed
+    return first_page, waits
 
 
 def main() -> None:
@@ -145,12 +175,11 @@ def main() -> None:
         lines.append(
             f"| {preset} | {steps} | {statistics.median(walls):.1f} | {statistics.median(cpus):.1f} | {max(peaks):.0f} |"
         )
-    page, accepted, previewed = app_seconds(arguments.repeats)
+    page, waits = app_seconds(arguments.repeats)
     lines += [
         "",
-        f"First page {page:.1f} s after `python app.py`, one measurement. In the warm app, `/text_to_3d`, preset standard:"
-        f" accepted after {statistics.median(accepted):.2f} s, the first preview after {statistics.median(previewed):.2f} s,"
-        f" medians of {arguments.repeats}.",
+        f"First page {page:.1f} s after `python app.py`, one measurement. In the warm app (standard, medians of"
+        f" {arguments.repeats}) {', '.join(f'{what} after {statistics.median(each):.2f} s' for what, each in waits.items())}.",
         "",
         "Milliseconds of one step:",
         "",
