@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,12 +24,21 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 CUDA = torch.cuda.is_available()
 NERFACC_CUDA = CUDA and (find_spec("nerfacc.csrc") is not None or shutil.which("nvcc") is not None)
 
+
+
+def finds_validator() -> bool:
+    """Whether Node is there and knows the Khronos validator, which is on npm as `gltf-validator`."""
+    node = shutil.which("node")
+    return bool(node) and subprocess.run([node, "-e", "require.resolve('gltf-validator')"], capture_output=True).returncode == 0
+
+
 REQUIREMENTS: dict[str, tuple[bool, str]] = {
     "cuda": (CUDA, "there is no CUDA device"),
     "no_cuda": (not CUDA, "there is a CUDA device"),
     "nerfacc_cuda": (NERFACC_CUDA, "there is no CUDA device or no compiled nerfacc"),
     "tinycudann": (CUDA and find_spec("tinycudann") is not None, "there is no CUDA device or no tinycudann"),
     "posix": (os.name == "posix", "asks whether a process is there, as only POSIX can tell"),
+    "gltf_validator": (finds_validator(), "Node does not find the package gltf-validator"),
     "browser": (CHROMIUM is not None, "there is no Chromium on the path"),
 }
 """Marker to whether this machine has what it needs, and the reason to give when not."""

@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -123,6 +124,19 @@ def test_the_glb_needs_no_decoder_and_is_clean(files: exports.MeshFiles):
     }
     assert targets == {"POSITION": 34962, "NORMAL": 34962, "TEXCOORD_0": 34962, "indices": 34963}
     assert {"min", "max"} <= tree["accessors"][primitive["attributes"]["POSITION"]].keys()
+
+
+@pytest.mark.gltf_validator
+def test_the_khronos_validator_has_nothing_to_remark(files: exports.MeshFiles):
+    validate = """
+        const { validateBytes } = require('gltf-validator');
+        validateBytes(new Uint8Array(require('fs').readFileSync(process.argv[1])), { writeTimestamp: false })
+            .then((report) => console.log(JSON.stringify(report.issues)));
+    """
+    told = subprocess.run(["node", "-e", validate, str(files.glb)], capture_output=True, text=True, check=True).stdout
+    issues = json.loads(told)
+    assert issues["messages"] == []
+    assert {issues[f"num{severity}"] for severity in ("Errors", "Warnings", "Infos", "Hints")} == {0}
 
 
 def test_the_obj_is_read_back_with_its_texture(textured: meshes.TexturedMesh, files: exports.MeshFiles):
