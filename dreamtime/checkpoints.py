@@ -5,6 +5,7 @@ A checkpoint is a set of named modules and optimisers, the generator that drives
 
 import hashlib
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,10 +29,22 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
     try:
         write(temporary)
-        os.replace(temporary, path)
+        replace_patiently(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def replace_patiently(source: Path, target: Path) -> None:
+    """Move a file over another; Windows refuses that while somebody reads the other one, so wait for them, up to a second."""
+    for _ in range(20):
+        try:
+            os.replace(source, target)
+        except PermissionError:
+            time.sleep(0.05)
+        else:
+            return
+    os.replace(source, target)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

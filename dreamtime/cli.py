@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from dreamtime import __version__, beforehand, diffusion, image_to_3d, methods, objectives, preprocess, presets, runs
 from dreamtime.evaluation import command
-from dreamtime.priors import options
+from dreamtime.priors import hub, options
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ LISTED = (
     "resolution",
     "representation",
 )
+RUN_ID = "32 hexadecimal digits, as the run told them when it began"
 FORMATS = (".glb", ".obj", ".ply", ".stl")
 RUNS = Path(os.environ.get("DREAMTIME_RUNS") or "runs")
 
@@ -66,13 +67,19 @@ def add_schedule_options(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--table", type=command.whole_numbers, metavar="T,T,...", help=falling)
 
 
+def add_command(commands: Any, name: str, told: str) -> OneLineParser:
+    """A command that says what it does both in the list of all and in its own help."""
+    parser: OneLineParser = commands.add_parser(name, help=told, description=f"{told[0].upper()}{told[1:]}.")
+    return parser
+
+
 def build_parser() -> argparse.ArgumentParser:
     told = "Text and pictures to textured 3D models by time-prioritized score distillation."
     parser = OneLineParser(prog="dreamtime", description=told)
     parser.add_argument("--version", action="version", version=f"dreamtime {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=OneLineParser)
 
-    text = commands.add_parser("text", help="turn a prompt into a 3D model")
+    text = add_command(commands, "text", "turn a prompt into a 3D model")
     text.add_argument("prompt", help='for example "a red cube"')
     add_recipe_options(text, "auto")
     text.add_argument(
@@ -100,24 +107,24 @@ def build_parser() -> argparse.ArgumentParser:
     add_run_options(text, objectives.OBJECTIVES)
     add_output_options(text)
 
-    add_image_command(commands.add_parser("image", help="turn a picture of one object into a 3D model"))
+    add_image_command(add_command(commands, "image", "turn a picture of one object into a 3D model"))
 
-    listing = commands.add_parser("presets", help="list the methods with their settings and sources, or show one in full")
+    listing = add_command(commands, "presets", "list the methods with their settings and sources, or show one in full")
     listing.add_argument("method", nargs="?", metavar="METHOD", help=f"one of {', '.join(methods.METHODS)}")
     add_recipe_options(listing, "stable-diffusion-2.1-base", choose_method=False)
     listing.add_argument("--json", action="store_true", help="print one JSON object")
 
-    resume = commands.add_parser("resume", help="go on with a stopped run, on the same schedule")
-    resume.add_argument("run_id", metavar="RUN_ID")
+    resume = add_command(commands, "resume", "go on with a stopped run, on the same schedule")
+    resume.add_argument("run_id", metavar="RUN_ID", help=RUN_ID)
     add_output_options(resume)
 
-    stop = commands.add_parser("stop", help="ask a run in another process to stop and deliver its mesh")
-    stop.add_argument("run_id", metavar="RUN_ID")
+    stop = add_command(commands, "stop", "ask a run in another process to stop and deliver its mesh")
+    stop.add_argument("run_id", metavar="RUN_ID", help=RUN_ID)
     stop.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help="where run folders live (default as for text)")
 
-    command.add_arguments(commands.add_parser("evaluate", help="run a grid of prompts and schedules and measure the results"))
+    command.add_arguments(add_command(commands, "evaluate", "run a grid of prompts and schedules and measure the results"))
 
-    schedule = commands.add_parser("schedule", help="print or plot a timestep schedule")
+    schedule = add_command(commands, "schedule", "print or plot a timestep schedule")
     add_schedule_options(schedule, "--name")
     schedule.set_defaults(schedule="time-prioritized", steps=presets.SCHEDULE_STEPS)
     schedule.add_argument("--betas", default="scaled_linear", help="linear, scaled_linear or squaredcos_cap_v2")
@@ -184,7 +191,7 @@ def add_run_options(parser: argparse.ArgumentParser, names: Iterable[str]) -> No
     parser.add_argument("--representation", metavar="NAME", help=f"one of {', '.join(presets.REPRESENTATIONS)}")
     parser.add_argument("--views", type=int, metavar="B", help="images per step")
     parser.add_argument("--resolution", type=int, metavar="PX", help="side of those images")
-    parser.add_argument("--learning-rate", type=float, metavar="X")
+    parser.add_argument("--learning-rate", type=float, metavar="X", help="of the scene's grids; networks get less")
 
 
 def add_recipe_options(parser: argparse.ArgumentParser, prior: str, choose_method: bool = True) -> None:
@@ -564,9 +571,19 @@ def in_words(error: ValueError | OSError) -> str:
     return str(error)
 
 
+class Speaker(logging.Handler):
+    """Prints what a record says where progress goes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), file=sys.stderr)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = build_parser().parse_args(argv)
+    if not hub.said.handlers:
+        hub.said.addHandler(Speaker())
+        hub.said.setLevel(logging.INFO)
     try:
         COMMANDS[arguments.command](arguments)
         sys.stdout.flush()  # here a reader who has left is a mistake in a sentence, at exit it would be a traceback
@@ -582,6 +599,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except Exception as error:  # the last net: people get a sentence, the log what a developer needs
         log.info("unexpected", exc_info=True)
-        print(f"dreamtime: something unexpected went wrong ({type(error).__name__}: {error}).", file=sys.stderr)
+        first, *_ = [*str(error).splitlines(), ""]
+        print(f"dreamtime: something unexpected went wrong ({type(error).__name__}: {first}).", file=sys.stderr)
         return UNEXPECTED
     return 0

@@ -136,10 +136,15 @@ def check_words(settings: "Settings") -> None:
 
 def check_image(settings: "Settings") -> None:
     """Raise ValueError on what makes no sense for a run from a picture."""
-    if settings.objective not in objectives.WITHOUT_TEXTS or settings.guidance != "classifier-free":
+    if settings.objective not in objectives.WITHOUT_TEXTS:
+        why = "vsd learns in a UNet that reads text" if settings.objective == "vsd" else "the others compare texts"
         raise ValueError(
-            f"From a picture the objective is one of {', '.join(objectives.WITHOUT_TEXTS)} with classifier-free guidance, got"
-            f" {settings.objective!r} with {settings.guidance!r}: the others compare texts."
+            f"From a picture the objective is one of {', '.join(objectives.WITHOUT_TEXTS)}, got {settings.objective!r}: {why}."
+        )
+    if settings.guidance != "classifier-free":
+        raise ValueError(
+            f"From a picture the guidance is classifier-free, got {settings.guidance!r}: Perp-Neg compares texts, and"
+            " rescaling is for the large scales of text models."
         )
     if settings.background != "white" or settings.albedo_share != 1:
         raise ValueError(

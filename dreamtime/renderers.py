@@ -1,9 +1,9 @@
 """From a scene and cameras to pictures: where to sample, how to shade, what lies behind."""
 
-import shutil
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
+from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Float
@@ -27,6 +27,8 @@ from dreamtime.volume_rendering import (
     select,
     weights_from_density,
 )
+
+log = logging.getLogger(__name__)
 
 Sampler = Callable[[Rays, Generator | None], RaySamples]
 """Rays to the intervals worth evaluating; without a generator, always the same ones."""
@@ -111,12 +113,20 @@ def nerfacc_sampler(grid: OccupancyGrid) -> Sampler:
     return sample
 
 
+@lru_cache(maxsize=1)
+def has_nerfacc_kernels() -> bool:
+    """Whether nerfacc's CUDA kernels are there; it compiles them now where it can. Why they are not goes to the log."""
+    try:
+        from nerfacc.cuda._backend import _C
+    except Exception:  # a compiler may fail in any way
+        log.info("nerfacc's kernels are not to be had", exc_info=True)
+        return False
+    return _C is not None
+
+
 def sampler_of(grid: OccupancyGrid) -> Sampler:
-    """nerfacc's kernel where the grid is on CUDA and the kernel is compiled or can be; else the grid itself."""
-    if not grid.occupied.is_cuda or find_spec("nerfacc") is None:
-        return grid
-    compiled = find_spec("nerfacc.csrc") is not None or shutil.which("nvcc") is not None
-    return nerfacc_sampler(grid) if compiled else grid
+    """nerfacc's kernel where the grid is on CUDA and the kernel is to be had; else the grid itself."""
+    return nerfacc_sampler(grid) if grid.occupied.is_cuda and has_nerfacc_kernels() else grid
 
 
 @dataclass(frozen=True)

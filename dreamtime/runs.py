@@ -17,8 +17,8 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ from dreamtime.generation import NonFiniteStep
 from dreamtime.image_to_3d import image_to_3d
 from dreamtime.preprocess import Reference, load_reference, save_reference
 from dreamtime.presets import Settings, resolve_device, settings_from_dict, settings_to_dict
+from dreamtime.priors.hub import whole_path
 from dreamtime.text_to_3d import text_to_3d
 from dreamtime.timesteps import Timetable
 from dreamtime.types import Rendering, Step
@@ -100,6 +101,10 @@ class Run:
         return self.folder / "results"
 
     @property
+    def schedule(self) -> Path:
+        return self.folder / "schedule.csv"
+
+    @property
     def curve(self) -> Path:
         return self.folder / "curve.csv"
 
@@ -129,6 +134,7 @@ def create_run(root: Path, settings: Settings, reference: Reference | None = Non
     check_ingredients(settings)
     table = timetable_of(settings)
     check_abilities(settings)  # by now its files say of what kind a model of the Hub is
+    settings = anchored(settings)
     folder = root / uuid.uuid4().hex
     try:
         with disk_errors(afterwards=""):
@@ -140,16 +146,26 @@ def create_run(root: Path, settings: Settings, reference: Reference | None = Non
     return Run(folder, settings)
 
 
+MADE_OF = ("prior", "text_prior", "lora", "embedding")
+"""The settings that may name a file or folder."""
+
+
+def anchored(settings: Settings) -> Settings:
+    """The same settings, files and folders by whole paths: a run is resumed from anywhere, and with what it began with."""
+    return replace(settings, **{name: whole_path(getattr(settings, name)) for name in MADE_OF})
+
+
+def without_paths(settings: Settings) -> dict[str, Any]:
+    """The settings as they may travel: files and folders by their names alone, for where they lie is nobody's business."""
+    names = {name: getattr(settings, name) for name in MADE_OF}
+    return settings_to_dict(settings) | {name: Path(x).name if Path(x).is_absolute() else x for name, x in names.items()}
+
+
 def write_beginning(folder: Path, settings: Settings, table: Timetable, reference: Reference | None) -> None:
     """What a run's folder holds before the first step."""
     write_atomically(folder / "settings.json", lambda path: path.write_text(json.dumps(settings_to_dict(settings), indent=1)))
     with (folder / "schedule.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(
-            [
-                ("step", "t_low", "t_high"),
-                *zip(range(1, len(table) + 1), table.low.tolist(), table.high.tolist(), strict=True),
-            ]
-        )
+        csv.writer(file).writerows(schedule_rows(table))
     if reference is not None:
         save_reference(folder / "reference.png", reference)
 
@@ -204,6 +220,8 @@ def disk_errors(afterwards: str = ", then resume; everything saved before is kep
     """Say in a sentence what the file system refused, and what there is to do `afterwards`."""
     try:
         yield
+    except Timeout:  # of a lock: the disk has nothing to do with it
+        raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RunError(f"The disk is full: free some space{afterwards}.") from error
@@ -223,10 +241,23 @@ def holding(run: Run, name: str) -> Iterator[None]:
     """Hold one of a run's locks; raises `RunError` where somebody else does."""
     lock = lock_of(run.folder, name)
     try:
-        # Not zero: whoever only asks whether somebody works on the run holds the lock for an instant.
-        lock.acquire(timeout=0.5)
+        with disk_errors():
+            # Not zero: whoever only asks whether somebody works on the run holds the lock for an instant.
+            lock.acquire(timeout=0.5)
     except Timeout as error:
         raise RunError("This run is being worked on already; watch it where it runs, or stop it first.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def waiting_for(run: Run, name: str) -> Iterator[None]:
+    """Hold one of a run's locks, however long somebody else does."""
+    lock = lock_of(run.folder, name)
+    with disk_errors():
+        lock.acquire()
     try:
         yield
     finally:
@@ -308,6 +339,7 @@ def work(run: Run, seconds: float = math.inf, pictures: bool = True) -> Generato
     with working_on(run):
         dream = dream_of(run)
         optimizers = {"optimizer": dream.optimizer}
+        check_schedule(run, dream.timetable)
         done, before = restore(run, dream, optimizers)
         rows = curve_rows(run, done)
         started = saved = time.monotonic()
@@ -344,15 +376,46 @@ def work(run: Run, seconds: float = math.inf, pictures: bool = True) -> Generato
                 raise RunError(f"{error} The run stopped before anything was computed.") from error
             save()  # nothing of that step has reached the scene
             raise RunError(f"{error} The run stopped; its checkpoint of step {done} is kept.") from error
-        except torch.OutOfMemoryError as error:
-            raise RunError(
-                f"Out of memory: choose a smaller preset, fewer views or a lower resolution. The checkpoint of step"
-                f" {steps_done(run)} is kept."
-            ) from error
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            if done:
+                with suppress(RuntimeError, MemoryError):  # once the checkpoint is written, its picture may find no room either
+                    save()
+            kept = (
+                f"The checkpoint of step {done} is kept."
+                if steps_done(run)
+                else "The run stopped before anything was computed."
+            )
+            raise RunError(f"Out of memory: choose a smaller preset, fewer views or a lower resolution. {kept}") from error
         except GeneratorExit:
             save()
             raise
         save()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no memory left; on a CPU torch has no kind of its own for that."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def check_schedule(run: Run, table: Timetable) -> None:
+    """Raise `RunError` where the table is no longer the one that the run began with: its prior has other noise levels now."""
+    with disk_errors():
+        if not run.schedule.exists():
+            return
+        began = run.schedule.read_text(errors="replace")
+    if began.split() != [",".join(map(str, row)) for row in schedule_rows(table)]:
+        raise RunError(
+            "The schedule of this run has changed since it began: its prior has other noise levels now. Begin a new run, or"
+            " bring back the model that it began with."
+        )
+
+
+def schedule_rows(table: Timetable) -> Iterator[tuple[Any, ...]]:
+    """A run's schedule as rows, a heading first."""
+    yield "step", "t_low", "t_high"
+    yield from zip(range(1, len(table) + 1), table.low.tolist(), table.high.tolist(), strict=True)
 
 
 def restore(run: Run, dream: Dream, optimizers: Mapping[str, torch.optim.Optimizer]) -> tuple[int, float]:
@@ -399,7 +462,7 @@ def deliver(run: Run) -> Result:
     """
     if not run.checkpoint.exists():
         raise RunError("This run has not finished a first step yet: there is no mesh to deliver.")
-    with lock_of(run.folder, MESH):
+    with waiting_for(run, MESH):
         with BUILDING:
             scene = build_scene(run.settings, torch.device("cpu"), torch.Generator())
         text = load_checkpoint(run.checkpoint, scene.modules, {}, torch.Generator())
@@ -422,7 +485,7 @@ def write_results(run: Run, scene: Scene, steps: int, seconds: float) -> None:
     settings, name = run.settings, file_name(run.settings.prompt)
     extraction = meshes.extract(scene.representation, settings.mesh_resolution, max_faces=settings.faces)
     textured = meshes.texture(scene.representation, extraction.mesh, settings.texture_size)
-    extras = {"generator": "DreamTime", "run": run.id, "steps_done": steps, "settings": settings_to_dict(settings)}
+    extras = {"generator": "DreamTime", "run": run.id, "steps_done": steps, "settings": without_paths(settings)}
     extras |= {"prompt": settings.prompt, "seed": settings.seed}
     written = exports.write_all(run.results, name, textured, extras)
     distance = framing_distance(textured.positions)

@@ -80,7 +80,9 @@ def write_video(path: Path, frames: Sequence[UInt8[Tensor, "H W 3"]], fps: int) 
     ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", *source, *coding]
 
     def encode(temporary: Path) -> None:
-        done = subprocess.run([*ffmpeg, str(temporary)], input=images.numpy().tobytes(), capture_output=True, check=False)
+        done = subprocess.run(
+            [*ffmpeg, str(temporary.absolute())], input=images.numpy().tobytes(), capture_output=True, check=False
+        )
         if done.returncode:
             said = done.stderr.decode(errors="replace").strip()
             if os.strerror(errno.ENOSPC) in said:

@@ -22,8 +22,13 @@ torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CUDA = torch.cuda.is_available()
-NERFACC_CUDA = CUDA and (find_spec("nerfacc.csrc") is not None or shutil.which("nvcc") is not None)
 
+
+def finds_nerfacc_kernels() -> bool:
+    """Whether nerfacc's CUDA kernels are there or can be compiled."""
+    from dreamtime.renderers import has_nerfacc_kernels
+
+    return has_nerfacc_kernels()
 
 
 def finds_validator() -> bool:
@@ -35,7 +40,7 @@ def finds_validator() -> bool:
 REQUIREMENTS: dict[str, tuple[bool, str]] = {
     "cuda": (CUDA, "there is no CUDA device"),
     "no_cuda": (not CUDA, "there is a CUDA device"),
-    "nerfacc_cuda": (NERFACC_CUDA, "there is no CUDA device or no compiled nerfacc"),
+    "nerfacc_cuda": (CUDA and finds_nerfacc_kernels(), "there is no CUDA device or no compiled nerfacc"),
     "tinycudann": (CUDA and find_spec("tinycudann") is not None, "there is no CUDA device or no tinycudann"),
     "posix": (os.name == "posix", "asks whether a process is there, as only POSIX can tell"),
     "gltf_validator": (finds_validator(), "Node does not find the package gltf-validator"),

@@ -54,7 +54,8 @@ def served(folder: Path) -> Iterator[Served]:
         "DREAMTIME_RUNS": str(folder / "runs"),
         "DREAMTIME_MODEL_DIR": str(models),
         "HF_HUB_OFFLINE": "1",
-        "NO_PROXY": "127.0.0.1,localhost",
+        **dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"), "http://127.0.0.1:9"),  # where nobody is
+        **dict.fromkeys(("NO_PROXY", "no_proxy"), ""),
         "PYTHONUNBUFFERED": "1",
     }
     with log.open("w") as output:

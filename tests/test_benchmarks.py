@@ -10,6 +10,7 @@ from tiny_models import tiny_pipeline
 from benchmarks import clock, exact_prior, objectives, rows, text_to_3d
 from dreamtime.evaluation.geometry import score
 from dreamtime.presets import Settings
+from dreamtime.toybox import WEIGHTS
 from dreamtime.toybox.world import Thing
 
 OLD = {"iou": "0.1000", "iou_scaled": "0.1000", "color": "99.00", "seconds": "9.0", "budget": "b", "guidance_scale": "9"}
@@ -106,3 +107,11 @@ def test_a_clock_adds_up_what_each_part_takes(monkeypatch: pytest.MonkeyPatch):
     double = watch.timed("double", lambda x: 2 * x)
     assert (double(1), double(2)) == (2, 4)
     assert watch.spent == {"double": 7.0}
+
+
+def test_every_objective_made_a_cube_of_a_red_cube_by_the_table_that_is_kept():
+    """At equally many steps, with the weights that ship: whoever trains them anew measures this anew."""
+    table = rows.rows_of(objectives.HERE / "objectives-equal-steps.csv")
+    measured, _ = rows.of_model([row for row in table if row["prompt"] == "a red cube"], rows.digest_of(WEIGHTS))
+    likest = {row["variant"]: row["likest"] for row in measured}
+    assert likest == dict.fromkeys(objectives.VARIANTS, "cube") | {objectives.START: "sphere"}

@@ -1,3 +1,5 @@
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -211,3 +213,27 @@ def test_others_may_read_what_the_umask_lets_them(tmp_path: Path):
     write_atomically(tmp_path / "atomic", lambda temporary: temporary.write_text("x"))
     (tmp_path / "plain").write_text("x")
     assert len({file.stat().st_mode for file in tmp_path.iterdir()}) == 1
+
+
+def test_readers_that_keep_a_file_from_being_replaced_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Windows refuses it while a file is open; a second later it is an error after all."""
+    path, tries, replace = tmp_path / "a.txt", list[Path](), os.replace
+
+    def refused_thrice(source: Path, target: Path) -> None:
+        tries.append(target)
+        if len(tries) < 4:
+            raise PermissionError(13, "Access is denied")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refused_thrice)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    write_atomically(path, lambda temporary: temporary.write_text("new"))
+    assert (path.read_text(), len(tries)) == ("new", 4)
+
+    def refused(source: Path, target: Path) -> None:
+        raise PermissionError(13, "Access is denied")
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(PermissionError):
+        write_atomically(path, lambda temporary: temporary.write_text("newer"))
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]

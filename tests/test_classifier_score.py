@@ -44,9 +44,10 @@ def test_csd_turns_from_no_text_to_the_undesired_one(progress: float, share: flo
     assert_everywhere(gradient_of(objective, IMAGE, T, progress=progress), pull(0.3 + share * 0.4))
 
 
-def test_nfsd_at_large_t_takes_the_flaws_away() -> None:
+@pytest.mark.parametrize("t", [200, T])
+def test_nfsd_from_t_200_up_takes_the_flaws_away(t: int) -> None:
     objective = classifier_score.noise_free_score_distillation(PRIOR, shifted_by(0.3), text(-0.4), 7.5)
-    assert_everywhere(gradient_of(objective, IMAGE, T), 7.5 * pull(0.3) + pull(0.4))
+    assert_everywhere(gradient_of(objective, IMAGE, t), 7.5 * pull(0.3, t) + pull(0.4, t))
 
 
 def test_nfsd_at_small_t_follows_the_unconditional_answer() -> None:

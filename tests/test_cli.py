@@ -18,6 +18,7 @@ from tiny_models import tiny_pipeline
 import dreamtime
 from dreamtime import beforehand, cli, presets, runs
 from dreamtime.cli import main
+from dreamtime.priors import hub
 
 SMALL = ["--steps", "3", "--views", "1", "--resolution", "16", "--representation", "feature-grid", "--device", "cpu", "--quiet"]
 
@@ -446,3 +447,23 @@ def test_a_model_that_cannot_be_copied_is_not_lost(tmp_path: Path) -> None:
     assert made.read_bytes() == b"glTF", "its own place is no other"
     with pytest.raises(ValueError, match=r"The model lies in .*made\.glb'; it could not be copied to .*: No such file"):
         cli.copy_result(result, tmp_path / "gone" / "copy.glb")
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_and_every_option_says_what_it_is_for(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    told = capsys.readouterr().out
+    _, description, *_ = told.split("\n\n")
+    assert description[0].isupper()
+    assert description.strip().endswith(".")
+    (subparsers,) = [action for action in cli.build_parser()._actions if action.dest == "command"]
+    for action in subparsers.choices[name]._actions:
+        assert action.help, f"{name} {action.option_strings or action.dest}"
+
+
+def test_from_which_mirror_a_model_is_taken_is_told_where_progress_goes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets", "--json"]) == 0
+    capsys.readouterr()
+    hub.say_where("stable-diffusion-1.5", "somewhere/else")
+    assert capsys.readouterr().err == "The model stable-diffusion-1.5 is taken from somewhere/else.\n"

@@ -313,6 +313,29 @@ def test_mirrors_are_tried_in_order(online: FakeHub, folder: Path, monkeypatch) 
     assert hub.find("thing", DENOISER).place == "second/mirror"
 
 
+def test_which_mirror_was_used_is_told_once(online: FakeHub, folder: Path, monkeypatch, caplog) -> None:
+    online.repositories["second/mirror"] = folder
+    monkeypatch.setitem(hub.MODELS, "a thing", Model(("first/mirror", "second/mirror")))
+    with caplog.at_level("INFO", logger=hub.said.name):
+        hub.find("a thing", DENOISER)
+        hub.find("a thing", ("scheduler",), weights=False)
+        hub.find("toybox", DENOISER)
+        hub.find("second/mirror", DENOISER)
+    assert [record.getMessage() for record in caplog.records if record.name == hub.said.name] == [
+        "The model a thing is taken from second/mirror."
+    ]
+
+
+def test_a_path_means_the_same_from_anywhere_and_a_name_stays_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert hub.whole_path("unet") == str(folder / "unet")
+    for name in ("", "toybox", "owner/model", "stable-diffusion-1.5"):
+        assert hub.whole_path(name) == name
+    (folder / "toybox").mkdir()
+    assert hub.whole_path("toybox") == "toybox", "names of the table are never folders"
+    (folder / "toybox").rmdir()
+
+
 def test_a_pinned_revision_is_fetched(online: FakeHub, folder: Path) -> None:
     online.repositories["owner/model"] = folder
     assert hub.find(f"owner/model@{SHA}", DENOISER).path.name == SHA

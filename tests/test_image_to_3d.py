@@ -85,9 +85,9 @@ def test_a_second_objective_is_added_with_its_weight():
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"objective": "vsd"}, "compare texts"),
+        ({"objective": "vsd"}, "learns in a UNet that reads text"),
         ({"image_residual": 30.0}, "compares latents: its image residual must be 0, got 30"),
-        ({"guidance": "perp-neg"}, "compare texts"),
+        ({"guidance": "perp-neg"}, "guidance is classifier-free"),
         ({"text_prior": "toybox"}, "needs a prompt"),
         ({"elevation": 95.0}, "elevation must lie between"),
         ({"field_of_view": (70.0, 40.0)}, "field of view needs"),

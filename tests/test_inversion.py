@@ -56,6 +56,23 @@ def test_sdi_leads_straight_to_the_only_image_there_is(t: int) -> None:
     torch.testing.assert_close(gradient, torch.full_like(gradient, 2 * 0.7 - 1 + 0.5), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("scale", [7.5, 2.0])
+def test_sdi_inverts_under_the_text_times_minus_its_scale(scale: float) -> None:
+    """Guided by -s, a Gaussian prior's mean is moved by -s times the text's shift: the flow keeps z's place in that."""
+    prior = Recording(GaussianPrior(mean=TARGET, deviation=0.5))
+    guided = classifier_free(prior, shifted_by(0.3), scale)
+    objective = inversion.score_distillation_via_inversion(prior, shifted_by(0.3), guided, guidance_scale=scale, stride=2)
+    gradient_of(objective, IMAGE, 600)
+
+    def place(z: torch.Tensor, t: int) -> torch.Tensor:
+        alpha, sigma = levels(t)
+        return (z - alpha * (TARGET - scale * 0.3)) / math.sqrt(alpha**2 * 0.25 + sigma**2)
+
+    (first, begun), (last, ended) = prior.asked[0], prior.asked[-1]
+    assert (begun, ended) == (0, 600)
+    torch.testing.assert_close(place(last[:2], 600), place(first[:2], 0), rtol=0.02, atol=0.02)
+
+
 def test_chance_hardly_decides_where_inversion_leads() -> None:
     """All chance is in z_0, whose noise is faint; the same chance leads to the same gradient."""
     prior = GaussianPrior(mean=TARGET)

@@ -13,6 +13,7 @@ from torch import Generator
 from dreamtime import timesteps
 from dreamtime.cameras import turntable
 from dreamtime.checkpoints import load_checkpoint, save_checkpoint
+from dreamtime.diffusion import add_noise
 from dreamtime.distillation import SecondPredictor, classifier_free, variational_score_distillation
 from dreamtime.generation import optimise
 from dreamtime.priors import deepfloyd, stable_diffusion
@@ -87,6 +88,33 @@ def train(second: LoraPredictor, steps: int = 6) -> list[float]:
         optimizer.step()
         losses.append(loss.item())
     return losses
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_its_loss_is_how_badly_it_finds_the_noise_at_a_random_t(prior, seed: int) -> None:
+    """1/2 ||eps_phi(z_t; t) - eps||^2 / B, and untrained eps_phi is the prior under the prompt."""
+    images, drawn = 0.3 * latents(3), Generator().manual_seed(seed)
+    t = int(torch.randint(1000, (), generator=drawn))
+    noise = torch.randn(images.shape, generator=drawn)
+    z_t = add_noise(images, noise, prior.alphas_cumprod, t)
+    expected = (prior.predict_noise(z_t, t, condition(CAMERAS)[1]) - noise).square().sum() / 4
+    torch.testing.assert_close(second_of(prior).loss(images, CAMERAS, Generator().manual_seed(seed)), expected)
+
+
+def test_it_learns_at_timesteps_of_the_whole_range(prior, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = list[int]()
+
+    def denoise(self: LoraPredictor, z_t: torch.Tensor, t: int, cameras: Cameras) -> torch.Tensor:
+        times.append(t)
+        return z_t
+
+    monkeypatch.setattr(LoraPredictor, "denoise", denoise)
+    second, draw = second_of(prior), Generator().manual_seed(0)
+    for _ in range(500):
+        second.loss(latents(), CAMERAS, draw)
+    assert min(times) < 20
+    assert max(times) > 980
+    assert sum(times) / len(times) == pytest.approx(499.5, abs=40), "three standard deviations of a uniform mean"
 
 
 def test_it_learns_its_images_and_leaves_the_prior_as_it_was(prior) -> None:

@@ -169,33 +169,31 @@ def test_an_empty_prompt_is_the_pipelines_unconditional_one(case: Case) -> None:
     close(ours[:, : theirs.shape[1]], theirs)
 
 
-def test_one_guided_prediction_is_the_pipelines_own(case: Case, generator, monkeypatch) -> None:
-    """What the pipeline hands its scheduler, turned from the network's target into noise by the textbook."""
-    noise, times = start(case, generator(4)), times_of(case, 1)
-    heard: list[Tensor] = []
+def test_each_guided_prediction_is_the_pipelines_own(case: Case, generator, monkeypatch) -> None:
+    """What the pipeline hands its scheduler on the way, turned from the network's target into noise by the textbook."""
+    noise, times = start(case, generator(4)), times_of(case, 10)
+    heard: list[tuple[Tensor, Tensor]] = []
     step = case.pipeline.scheduler.step
 
-    def listen(output: Tensor, *arguments: Any, **options: Any) -> Any:
-        heard.append(output)
-        return step(output, *arguments, **options)
+    def listen(output: Tensor, t: Tensor, sample: Tensor, **options: Any) -> Any:
+        heard.append((output, sample))
+        return step(output, t, sample, **options)
 
     monkeypatch.setattr(case.pipeline.scheduler, "step", listen)
     run_pipeline(case, noise, times)
-    (theirs,), (t,) = heard, times
-    abar = float(case.prior.alphas_cumprod[t])
-    alpha, sigma = math.sqrt(abar), math.sqrt(1 - abar)
-    if isinstance(case.pipeline, StableDiffusion3Pipeline):
-        s = sigma / (alpha + sigma)
-        z, expected = noise * (alpha + sigma), noise + (1 - s) * theirs
-    else:
-        kind = case.pipeline.scheduler.config.prediction_type
-        z = noise
-        expected = {
-            "epsilon": theirs,
-            "v_prediction": alpha * theirs + sigma * noise,
-            "sample": (noise - alpha * theirs) / sigma,
-        }[kind]
-    close(guided_noise(case.prior, z, t, case.embedded[:1], case.embedded[1:], GUIDANCE), expected)
+    for (theirs, z), t in zip(heard, times, strict=True):
+        abar = float(case.prior.alphas_cumprod[t])
+        alpha, sigma = math.sqrt(abar), math.sqrt(1 - abar)
+        if isinstance(case.pipeline, StableDiffusion3Pipeline):
+            s = sigma / (alpha + sigma)
+            expected, z = z + (1 - s) * theirs, z * (alpha + sigma)
+        else:
+            expected = {
+                "epsilon": theirs,
+                "v_prediction": alpha * theirs + sigma * z,
+                "sample": (z - alpha * theirs) / sigma,
+            }[case.pipeline.scheduler.config.prediction_type]
+        close(guided_noise(case.prior, z, t, case.embedded[:1], case.embedded[1:], GUIDANCE), expected)
 
 
 def test_ten_steps_written_on_our_prior_end_where_the_pipeline_ends(case: Case, generator) -> None:

@@ -1,12 +1,15 @@
 """Pictures of scenes known in closed form; skipping, chance, shading, and gradients by finite difference."""
 
 import math
+import sys
+from types import ModuleType
 
 import pytest
 import torch
 from fakes import SolidSphere
 from torch import nn
 
+from dreamtime import renderers
 from dreamtime.cameras import orbit, rays_from_cameras
 from dreamtime.renderers import OccupancyGrid, VolumeRenderer, nerfacc_sampler, preview, sampler_of, training_renderer
 from dreamtime.representations import EnvironmentMap, feature_grid_nerf, flat_background
@@ -260,6 +263,22 @@ def test_cuda_draws_the_same_picture(generator):
 def test_on_a_cpu_the_grid_samples_itself():
     grid = OccupancyGrid()
     assert sampler_of(grid) is grid
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("Error building extension"), OSError("nvcc is of another version"), None])
+def test_kernels_that_cannot_be_had_are_done_without(monkeypatch: pytest.MonkeyPatch, fault: Exception | None):
+    """A compiler may be there and fail; without one, nerfacc has no kernels and says so itself."""
+
+    class Backend(ModuleType):
+        @property
+        def _C(self) -> None:
+            if fault:
+                raise fault
+
+    monkeypatch.setitem(sys.modules, "nerfacc.cuda._backend", Backend("backend"))
+    renderers.has_nerfacc_kernels.cache_clear()
+    assert not renderers.has_nerfacc_kernels()
+    renderers.has_nerfacc_kernels.cache_clear()
 
 
 @pytest.mark.nerfacc_cuda

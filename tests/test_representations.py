@@ -3,7 +3,8 @@
 import math
 import sys
 from collections.abc import Callable
-from types import SimpleNamespace
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from dreamtime.representations import (
     random_grey,
 )
 from dreamtime.representations.feature_grids import FeatureGrid, doubled
-from dreamtime.representations.hash_grid import HashGrid, TinyCudaHashGrid, corner_indices
+from dreamtime.representations.hash_grid import HashGrid, TinyCudaHashGrid, corner_indices, quickest
 from dreamtime.representations.nerf import PositionalEncoding, conical_blob, solid_blob
 from dreamtime.types import Representation
 
@@ -236,6 +237,23 @@ def test_tinycudann_works_on_the_plain_table_and_keeps_nothing_else(generator, m
     assert torch.allclose(encoded, (plain.table.sum() / 2).expand(7, 1))
     encoded.sum().backward()
     assert torch.allclose(plain.table.grad, torch.full_like(plain.table, 3.5))
+
+
+def test_a_tinycudann_that_does_not_work_is_done_without(generator, monkeypatch, caplog):
+    """Built for another card, it raises as soon as it is imported or asked."""
+
+    class Broken(ModuleType):
+        @property
+        def Encoding(self) -> None:
+            raise OSError("Unknown compute capability")
+
+    broken = Broken("tinycudann")
+    broken.__spec__ = ModuleSpec("tinycudann", None)
+    monkeypatch.setitem(sys.modules, "tinycudann", broken)
+    plain = HashGrid(generator(1), 3, 2, 8, 4, 16)
+    assert quickest(plain, torch.device("cuda")) is plain
+    assert "tinycudann is installed but does not work here" in caplog.text
+    assert quickest(plain, torch.device("cpu")) is plain
 
 
 def test_the_rate_of_a_weight_is_divided_by_the_inputs_of_its_layer(generator):

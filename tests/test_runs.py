@@ -353,6 +353,85 @@ def test_a_full_disk_is_one_sentence_and_spares_the_last_checkpoint(tiny, tmp_pa
     assert runs.deliver(run).steps == 1
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9."
+        ),
+        MemoryError(),
+    ],
+    ids=["cuda", "cpu", "python"],
+)
+@pytest.mark.parametrize(("whole", "kept"), [(0, "stopped before anything was computed"), (2, "checkpoint of step 2 is kept")])
+def test_out_of_memory_is_one_sentence_and_keeps_what_was_computed(
+    tiny, tmp_path, monkeypatch, error: BaseException, whole: int, kept: str
+) -> None:
+    asked = 0
+
+    def opacity(rendering: Rendering, progress: float) -> torch.Tensor:
+        nonlocal asked
+        asked += 1
+        if asked > whole:
+            raise error
+        return rendering.image.sum() * 0
+
+    monkeypatch.setattr("dreamtime.regularizers.opacity", opacity)
+    run = runs.create_run(tmp_path, replace(tiny, opacity=1.0))
+    with pytest.raises(RunError, match=f"^Out of memory: choose a smaller preset.*{kept}"):
+        list(runs.work(run))
+    assert runs.steps_done(run) == whole
+
+
+def test_a_bug_is_not_taken_for_want_of_memory(tiny, tmp_path, monkeypatch) -> None:
+    def broken(rendering: Rendering, progress: float) -> torch.Tensor:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr("dreamtime.regularizers.opacity", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        list(runs.work(runs.create_run(tmp_path, replace(tiny, opacity=1.0))))
+
+
+def test_a_run_goes_on_by_the_schedule_that_it_began_with_or_not_at_all(tiny, tmp_path) -> None:
+    """Whoever exchanges the model, or its scheduler, changes the noise levels that the schedule was made of."""
+    run = runs.create_run(tmp_path, tiny)
+    list(runs.work(run, seconds=0.0))
+    began = run.schedule.read_text()
+    run.schedule.write_text(began.replace("\n6,", "\n6,1"))
+    with pytest.raises(RunError, match="The schedule of this run has changed since it began"):
+        list(runs.work(run))
+    assert runs.steps_done(run) == 1
+    run.schedule.write_text(began)
+    assert [frame.step for frame in runs.work(run)] == [2, 3, 4, 5, 6]
+
+
+def test_a_run_is_made_of_the_same_files_wherever_it_is_resumed(tiny, tmp_path, monkeypatch) -> None:
+    """ "model" alone could be anything elsewhere, and "a/model" an id on the Hub; what travels tells no path."""
+    folder = Path(tiny.prior)
+    monkeypatch.chdir(folder.parent)
+    run = runs.create_run(tmp_path, replace(tiny, prior=folder.name))
+    monkeypatch.chdir(tmp_path)
+    assert runs.open_run(tmp_path, run.id).settings.prior == str(folder)
+    list(runs.work(run))
+    glb = runs.deliver(run).files["glb"].read_bytes()
+    assert f'"prior":"{folder.name}"'.encode() in glb.replace(b'": "', b'":"')
+    assert str(folder.parent).encode() not in glb
+
+
+def test_locks_that_a_full_disk_refuses_are_one_sentence(tiny, tmp_path, monkeypatch) -> None:
+    run = runs.create_run(tmp_path, tiny)
+    list(runs.work(run, seconds=0.0))
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(runs.FileLock, "acquire", full)
+    for action in (lambda: list(runs.work(run)), lambda: runs.deliver(run), lambda: runs.clear_stop(run)):
+        with pytest.raises(RunError, match="disk is full"):
+            action()
+
+
 def test_a_nan_names_step_and_t_and_keeps_the_checkpoint(tiny, tmp_path, monkeypatch) -> None:
     run = runs.create_run(tmp_path, tiny)
     list(runs.work(run, seconds=0.0))

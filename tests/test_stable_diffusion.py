@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers import StableDiffusionPipeline
+from diffusers import (
+    DDPMScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+)
 from original_layout import original_layout
 from safetensors.torch import load_file, save_file
 from tiny_models import stirred, tiny_pipeline, tiny_version_2_pipeline
@@ -230,6 +236,27 @@ def test_noise_of_another_kind_is_refused(tmp_path: Path, told: dict[str, object
     (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(told))
     with pytest.raises(ModelUnavailable, match=sentence):
         load_alphas_cumprod(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [PNDMScheduler, EulerDiscreteScheduler, EulerAncestralDiscreteScheduler, DDPMScheduler])
+@pytest.mark.parametrize("names_its_target", [True, False])
+def test_whatever_scheduler_a_model_came_with_its_noise_levels_are_the_same(
+    tmp_path: Path, kind, names_its_target: bool
+) -> None:
+    """Versions 1 and 2 ship PNDM, XL an Euler; models of 2022 do not say that they predict the noise."""
+    tiny_pipeline("epsilon").save_pretrained(tmp_path)
+    scheduler = kind(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="epsilon")
+    scheduler.save_pretrained(tmp_path / "scheduler")
+    file = tmp_path / "scheduler" / "scheduler_config.json"
+    told = json.loads(file.read_text(encoding="utf-8"))
+    if not names_its_target:
+        del told["prediction_type"]
+        file.write_text(json.dumps(told), encoding="utf-8")
+    prior = loading.load_prior(tmp_path, CPU, FLOAT)
+    assert told["_class_name"] == kind.__name__
+    torch.testing.assert_close(prior.alphas_cumprod, scheduler.alphas_cumprod.double(), rtol=1e-6, atol=0)
+    assert torch.equal(load_alphas_cumprod(tmp_path), prior.alphas_cumprod)
+    assert prior.prediction_type == "epsilon"
 
 
 def test_what_nothing_says_about_a_single_file_of_version_2_is_told(tmp_path) -> None:

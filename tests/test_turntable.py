@@ -108,6 +108,15 @@ def test_a_video_that_cannot_be_written_says_so_and_leaves_nothing(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_may_have_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Relative to here, these look like a protocol or an option."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("12:30", "-y"):
+        Path(name).mkdir()
+        turntable.write_video(Path(name) / "a.mp4", [torch.zeros(4, 4, 3, dtype=torch.uint8)], 30)
+        assert (tmp_path / name / "a.mp4").stat().st_size > 0
+
+
 def test_a_disk_that_fills_up_meanwhile_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     said = b"[out#0/mp4 @ 0x1] Error writing trailer: No space left on device\nConversion failed!\n"
     monkeypatch.setattr(turntable.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1, b"", said))

@@ -13,7 +13,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, ConfigMixin, DDIMScheduler, ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny_models import seeded, tiny_pipeline, tiny_unet, tiny_vae
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -27,8 +27,10 @@ from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.priors.hub import Model
 from dreamtime.priors.options import Options
 from dreamtime.priors.zero123 import Zero123Prior, apart, beside, pose_with_elevation, relative_pose
+from dreamtime.toybox import ZERO123
 from dreamtime.types import Cameras, Condition, DiffusionPrior, Rendering
 
+WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 CPU, FLOAT = torch.device("cpu"), torch.float32
 EMBEDDING, TOKEN, GUIDANCE = 24, 64, 3.0
 MEAN, DEVIATION = [0.4, 0.45, 0.5], [0.3, 0.25, 0.2]
@@ -77,6 +79,16 @@ class Parts:
     scheduler: DDIMScheduler
     mean: list[float]
     deviation: list[float]
+
+    @property
+    def side(self) -> int:
+        """Of the pictures, in pixels."""
+        return self.space * 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def space(self) -> int:
+        """Side of the latents."""
+        return int(self.unet.config.sample_size)
 
     @property
     def linear(self) -> nn.Linear:
@@ -203,6 +215,26 @@ def predicting_v(folder: Path) -> Parts:
     return made
 
 
+def that_ships(folder: Path) -> Parts:
+    """The embedded model, read by the libraries that its layout is for."""
+    for source in ZERO123.iterdir():
+        (folder / source.name).symlink_to(source)
+    (width,) = {tensor.shape[0] for tensor in load_file(ZERO123 / "cc_projection" / WEIGHTS_FILE).values()}
+    colours = json.loads((ZERO123 / "feature_extractor" / "preprocessor_config.json").read_text(encoding="utf-8"))
+    encoder = CLIPVisionModelWithProjection.from_pretrained(ZERO123 / "image_encoder", dtype=FLOAT)
+    projection = CCProjection(encoder.config.projection_dim + 4, width)
+    projection.load_state_dict(load_file(ZERO123 / "cc_projection" / WEIGHTS_FILE))
+    return Parts(
+        UNet2DConditionModel.from_pretrained(ZERO123, subfolder="unet", torch_dtype=FLOAT).eval(),
+        AutoencoderKL.from_pretrained(ZERO123, subfolder="vae", torch_dtype=FLOAT).eval(),
+        encoder.eval(),
+        projection.float().eval(),
+        DDIMScheduler.from_pretrained(ZERO123, subfolder="scheduler"),
+        colours["image_mean"],
+        colours["image_std"],
+    )
+
+
 MAKERS: dict[str, Callable[[Path], Parts]] = {
     "kxic": in_the_manner_of_kxic,
     "ashawkey": in_the_manner_of_ashawkey,
@@ -210,6 +242,7 @@ MAKERS: dict[str, Callable[[Path], Parts]] = {
     "pickled-projection": with_a_pickled_projection,
     "pickled": all_pickled,
     "v": predicting_v,
+    "embedded": that_ships,
 }
 
 
@@ -228,7 +261,7 @@ class Case:
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     folder = tmp_path_factory.mktemp(request.param)
     made = MAKERS[request.param](folder)
-    image = torch.rand(16, 16, 3, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(made.side, made.side, 3, generator=torch.Generator().manual_seed(0))
     with pytest.MonkeyPatch.context() as patch:
         if "pickled" in request.param:
             patch.setenv("DREAMTIME_ALLOW_PICKLE", f"somebody/else,{folder}")
@@ -275,7 +308,7 @@ def reference_prompt(case: Case, cameras: Cameras) -> tuple[Tensor, Tensor]:
     """Tokens and latents, the unconditional ones first."""
     made = case.made
     x = 2 * case.image.permute(2, 0, 1)[None] - 1
-    clip = torch.nn.functional.interpolate(x, (12, 12), mode="bicubic", align_corners=True)
+    clip = torch.nn.functional.interpolate(x, (made.image_encoder.config.image_size,) * 2, mode="bicubic", align_corners=True)
     clip = ((clip + 1) / 2 - torch.tensor(made.mean)[:, None, None]) / torch.tensor(made.deviation)[:, None, None]
     embedding = made.image_encoder(clip).image_embeds[:, None].expand(len(cameras), -1, -1)
     tokens = made.linear(torch.cat([embedding, reference_poses(cameras)[:, None]], dim=-1))
@@ -294,20 +327,25 @@ def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance * theirs.abs().max().item())
 
 
+def latents(case: Case, generator: torch.Generator) -> Tensor:
+    """Noise for two views."""
+    return torch.randn(2, 4, case.made.space, case.made.space, generator=generator)
+
+
 # -- parity
 
 
 def test_is_a_prior(case: Case) -> None:
     assert isinstance(case.prior, DiffusionPrior)
-    assert case.prior.vae.resolution == 16
+    assert case.prior.vae.resolution == case.made.side
     torch.testing.assert_close(case.prior.alphas_cumprod, case.made.scheduler.alphas_cumprod.double(), rtol=0, atol=0)
     torch.testing.assert_close(loading.load_alphas_cumprod(case.folder), case.prior.alphas_cumprod, rtol=0, atol=0)
 
 
 def test_encode_is_the_scaled_posterior_mean_with_its_gradient(case: Case, generator) -> None:
-    images = torch.rand(2, 16, 16, 3, generator=generator(1), requires_grad=True)
+    images = torch.rand(2, case.made.side, case.made.side, 3, generator=generator(1), requires_grad=True)
     theirs_in = images.detach().clone().requires_grad_()
-    theirs = case.made.vae.encode(2 * theirs_in.permute(0, 3, 1, 2) - 1).latent_dist.mean * 0.37
+    theirs = case.made.vae.encode(2 * theirs_in.permute(0, 3, 1, 2) - 1).latent_dist.mean * case.made.vae.config.scaling_factor
     ours = case.prior.encode(images)
     close(ours, theirs, 1e-6)
     cotangent = torch.randn(ours.shape, generator=generator(2))
@@ -317,26 +355,26 @@ def test_encode_is_the_scaled_posterior_mean_with_its_gradient(case: Case, gener
 
 
 def test_decode_is_the_inverse_the_vae_has_for_it(case: Case, generator) -> None:
-    x = torch.randn(2, *case.prior.encode(torch.zeros(1, 16, 16, 3)).shape[1:], generator=generator(1))
-    theirs = case.made.vae.decode(x / 0.37).sample.permute(0, 2, 3, 1) / 2 + 0.5
-    whole = replace(case.prior, vae=Autoencoder(copy.deepcopy(case.made.vae), 8, decodes=True))
+    x = latents(case, generator(1))
+    theirs = case.made.vae.decode(x / case.made.vae.config.scaling_factor).sample.permute(0, 2, 3, 1) / 2 + 0.5
+    whole = replace(case.prior, vae=Autoencoder(copy.deepcopy(case.made.vae), case.made.space, decodes=True))
     close(whole.decode(x), theirs.clamp(0, 1), 1e-6)
 
 
 def test_a_condition_is_the_pipelines_token_beside_the_unscaled_latent(case: Case) -> None:
     negative, positive = case.condition(TARGETS)
-    tokens, latents = reference_prompt(case, TARGETS)
-    for ours, token, latent in zip((negative, positive), tokens.chunk(2), latents.chunk(2), strict=True):
-        assert ours.shape == (2, 1, TOKEN + 4 * 8 * 8)
-        torch.testing.assert_close(ours[..., :TOKEN], token, rtol=0, atol=1e-5)
-        torch.testing.assert_close(ours[..., TOKEN:], latent.flatten(1)[:, None], rtol=0, atol=1e-5)
+    tokens, seen = reference_prompt(case, TARGETS)
+    for ours, token, latent in zip((negative, positive), tokens.chunk(2), seen.chunk(2), strict=True):
+        assert ours.shape == (2, 1, token.shape[-1] + 4 * case.made.space**2)
+        torch.testing.assert_close(ours[..., : token.shape[-1]], token, rtol=0, atol=1e-5)
+        torch.testing.assert_close(ours[..., token.shape[-1] :], latent.flatten(1)[:, None], rtol=0, atol=1e-5)
     assert not negative.any()
 
 
 @pytest.mark.parametrize("t", [20, 500, 980])
 def test_one_guided_prediction_is_the_pipelines_own(case: Case, t: int, generator) -> None:
     """Its output, turned into noise by the textbook where it is v."""
-    z = torch.randn(2, 4, 8, 8, generator=generator(2))
+    z = latents(case, generator(2))
     theirs = reference_output(case, z, t, *reference_prompt(case, TARGETS))
     if case.made.scheduler.config.prediction_type == "v_prediction":
         abar = case.made.scheduler.alphas_cumprod[t]
@@ -346,7 +384,7 @@ def test_one_guided_prediction_is_the_pipelines_own(case: Case, t: int, generato
 
 def test_ten_steps_end_where_the_pipeline_ends(case: Case, generator) -> None:
     """Its scheduler's steps on its own network, against DDIM on `predict_noise` alone."""
-    theirs = ours = torch.randn(2, 4, 8, 8, generator=generator(3))
+    theirs = ours = latents(case, generator(3))
     scheduler = DDIMScheduler.from_config(case.made.scheduler.config)
     scheduler.set_timesteps(10)
     prompt, condition = reference_prompt(case, TARGETS), case.condition(TARGETS)
@@ -359,14 +397,15 @@ def test_ten_steps_end_where_the_pipeline_ends(case: Case, generator) -> None:
 
 def test_distillation_needs_to_know_nothing_of_pictures(case: Case, generator) -> None:
     """The shared objective runs on it, and its gradient reaches the image alone."""
-    image = torch.rand(2, 16, 16, 3, generator=generator(4), requires_grad=True)
-    flat = torch.zeros(2, 16, 16, 1)
+    side = case.made.side
+    image = torch.rand(2, side, side, 3, generator=generator(4), requires_grad=True)
+    flat = torch.zeros(2, side, side, 1)
 
     def guided(z_t: Tensor, t: int, cameras: Cameras) -> Tensor:
         return guided_noise(case.prior, z_t, t, *case.condition(cameras), GUIDANCE)
 
     objective = score_distillation(case.prior, guided)
-    objective(Rendering(image, flat, flat, torch.zeros(2, 16, 16, 3)), TARGETS, 500, 0.5, generator(5)).backward()
+    objective(Rendering(image, flat, flat, torch.zeros(2, side, side, 3)), TARGETS, 500, 0.5, generator(5)).backward()
     assert image.grad.any()
     weights = [*case.prior.unet.parameters(), *case.prior.vae.parameters()]
     assert not any(parameter.requires_grad for parameter in weights)
@@ -377,7 +416,7 @@ def test_a_picture_of_any_size_is_resized_to_the_models(case: Case) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DREAMTIME_ALLOW_PICKLE", str(case.folder))
         condition = loading.load_image_encoder(case.folder, CPU, FLOAT)(large, REFERENCE)
-    assert condition(TARGETS)[1].shape == (2, 1, TOKEN + 256)
+    assert condition(TARGETS)[1].shape == case.condition(TARGETS)[1].shape
 
 
 def test_in_clips_own_size_only_the_colours_change(folder: Path, generator) -> None:

@@ -73,7 +73,7 @@ def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, opt
         if unet.config.in_channels != 3:
             raise ModelUnavailable(checkpoint.place, "is a later stage of IF, which enlarges pictures: stage I is needed")
         if options.lora:
-            merge_into_unet(unet, options)
+            merge_into_unet(unet, options, alone=True)
         return DeepFloydPrior(place_denoiser(unet, device, options), *noise_levels_of(checkpoint))
 
 

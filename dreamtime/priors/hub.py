@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +34,8 @@ from dreamtime.priors.layouts import LAYOUTS, TOLD_A_PICTURE, Layout, layout_of
 from dreamtime.toybox import WEIGHTS, ZERO123
 
 log = logging.getLogger(__name__)
+said = logging.getLogger("dreamtime.said")
+"""What whoever started a run should read; the command line prints it."""
 
 HUB_ID = re.compile(r"(?!.*(\.\.|--))\w[\w.-]*/\w[\w.-]*(?<![.-])(@\w[\w.-]*)?")
 # What huggingface_hub raises, whatever goes wrong; the last is that of whichever HTTP library it is built on.
@@ -120,6 +123,13 @@ def in_model_dir(place: str) -> Path | None:
 def on_this_disk(place: str) -> Path | None:
     """The file or folder that a place means, if it means one."""
     return Path(place) if Path(place).exists() else in_model_dir(place)
+
+
+def whole_path(source: str) -> str:
+    """A source that means the same from every working directory: a path in full, a name as it is."""
+    if not source or source in MODELS or not Path(source).exists():
+        return source
+    return str(Path(source).absolute())
 
 
 def recognised(file: Path) -> str:
@@ -310,13 +320,20 @@ def first_of(source: str, places: Sequence[str], parts: Collection[str], weights
         except ModelUnavailable as failure:
             failures.setdefault(failure.reason, []).append(failure.what)
         else:
-            log.info("%s is taken from %s", source, checkpoint.place)
+            say_where(source, checkpoint.place)
             return checkpoint
     (reason, whats), *others = failures.items()
     if len(whats) == 1 and not others:
         raise ModelUnavailable(whats[0], reason)
     told = "; ".join(of_all(whats, reason) for reason, whats in failures.items())
     raise ModelUnavailable(source, f"could not be had from any of its mirrors: {told}")
+
+
+@cache
+def say_where(source: str, place: str) -> None:
+    """Tell once from where a model of the table is taken; those that ship with this package go without saying."""
+    if source in MODELS and place not in (str(WEIGHTS), str(ZERO123)):
+        said.info("The model %s is taken from %s.", source, place)
 
 
 def of_all(whats: Sequence[str], reason: str) -> str:

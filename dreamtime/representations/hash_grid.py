@@ -1,5 +1,6 @@
 """The hash encoding of Instant-NGP: in plain torch, which defines it, and by tinycudann's kernels, which are quick on CUDA."""
 
+import logging
 import math
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -11,6 +12,8 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from dreamtime.representations.nerf import Blob, NeRF, conical_blob, mlp
+
+log = logging.getLogger(__name__)
 
 PRIMES = (1, 2654435761, 805459861)
 
@@ -104,6 +107,17 @@ class TinyCudaHashGrid(nn.Module):
         return encoded
 
 
+def quickest(plain: HashGrid, device: torch.device) -> nn.Module:
+    """The encoding by tinycudann where that works, else the plain one; why it does not goes to the log."""
+    if device.type != "cuda" or find_spec("tinycudann") is None:
+        return plain
+    try:
+        return TinyCudaHashGrid(plain)
+    except Exception:  # built for another card, or against another torch
+        log.warning("tinycudann is installed but does not work here; the plain hash grid stands in", exc_info=True)
+        return plain
+
+
 def hash_grid_nerf(
     generator: Generator,
     device: torch.device | str = "cpu",
@@ -124,6 +138,4 @@ def hash_grid_nerf(
     plain = HashGrid(generator, levels, features, log2_entries, base_resolution, finest_resolution)
     density_head = mlp([levels * features, hidden, 1], generator)
     albedo_head = mlp([levels * features, hidden, 3], generator)
-    quick = torch.device(device).type == "cuda" and find_spec("tinycudann") is not None
-    encoding = TinyCudaHashGrid(plain) if quick else plain
-    return NeRF(encoding, density_head, albedo_head, density_gain, albedo_gain, blob).to(device)
+    return NeRF(quickest(plain, torch.device(device)), density_head, albedo_head, density_gain, albedo_gain, blob).to(device)

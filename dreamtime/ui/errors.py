@@ -1,5 +1,6 @@
 """Every error as one sentence for the person who caused it; what was not foreseen goes to the log."""
 
+import errno
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ import gradio as gr
 
 log = logging.getLogger(__name__)
 
+FULL = "The server's disk is full: what was computed is kept; try again later."
 UNFORESEEN = "Something unexpected went wrong here; the server's log has the details. A run that had begun can be resumed."
 
 
@@ -24,5 +26,7 @@ def one_sentence(spell: Callable[[str], str] = str) -> Iterator[None]:
     except ValueError as error:
         raise gr.Error(spell(str(error)), title="That did not work", print_exception=False) from error
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise gr.Error(FULL, title="That did not work", print_exception=False) from error
         log.exception("unforeseen error")
         raise gr.Error(UNFORESEEN, title="Unexpected error", print_exception=False) from error

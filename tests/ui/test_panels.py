@@ -1,6 +1,7 @@
 """The page's own HTML: well formed, and nobody's text becomes markup."""
 
 import base64
+import errno
 import io
 import math
 from html import unescape
@@ -128,5 +129,7 @@ def test_errors_become_one_sentence_and_details_go_to_the_log(caplog: pytest.Log
         raise KeyError("/secret/path")
     assert "/secret/path" not in unforeseen.value.message
     assert "/secret/path" in caplog.text
+    with pytest.raises(gr.Error, match="server's disk is full"), one_sentence():
+        raise OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(gr.Error, match="as it was"), one_sentence():
         raise gr.Error("as it was")
