@@ -129,7 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
     schedule.set_defaults(schedule="time-prioritized", steps=presets.SCHEDULE_STEPS)
     schedule.add_argument("--betas", default="scaled_linear", help="linear, scaled_linear or squaredcos_cap_v2")
     schedule.add_argument("--seed", type=int, default=0, help="for schedules that draw")
-    schedule.add_argument("--format", default="json", choices=("json", "csv", "png"))
+    schedule.add_argument("--format", default="json", choices=("json", "csv", "png"), help="(default json)")
     schedule.add_argument("-o", "--output", type=Path, metavar="FILE", help="write there instead of stdout")
     return parser
 
