@@ -2,12 +2,13 @@
 
 import os
 import sys
+import urllib.request
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-# Gradio asks its own page whether it is there, whatever proxy leads out of here.
-os.environ["NO_PROXY"] = f"{os.environ.get('NO_PROXY', '')},127.0.0.1,localhost"
-os.environ["no_proxy"] = f"{os.environ.get('no_proxy', '')},127.0.0.1,localhost"
+if (proxies := urllib.request.getproxies_environment()) and proxies.get("no") != "*":
+    # Gradio asks its own page whether it is there, whatever proxy leads out of here.
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(filter(None, (proxies.get("no"), "127.0.0.1", "localhost")))
 if port := os.environ.get("GRADIO_SERVER_PORT"):
     os.environ.setdefault("GRADIO_NUM_PORTS", "1")  # this one or none
     if not (port.isdecimal() and 0 < int(port) < 65536):

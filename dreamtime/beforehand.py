@@ -17,6 +17,7 @@ from dreamtime.priors.hub import (
     layout_expected,
     on_this_disk,
     places_of,
+    short_name,
     what_it_reads,
 )
 from dreamtime.priors.layouts import check_options
@@ -56,11 +57,13 @@ def describe(settings: Settings) -> str:
 
 def advice(settings: Settings) -> tuple[str, ...]:
     """What to know before such a run: what its prior is taken for, and whether its prompt can be read and understood."""
-    taken: tuple[str, ...] = (TAKEN_FOR_NOISE.format(settings.prior),) if is_taken_for_granted(settings.prior) else ()
+    taken: tuple[str, ...] = (
+        (TAKEN_FOR_NOISE.format(short_name(settings.prior)),) if is_taken_for_granted(settings.prior) else ()
+    )
     if settings.device == "cpu" and settings.representation in MADE_FOR_GPUS:
         taken += (f"The representation {settings.representation!r} is made for GPUs: here a step takes many seconds.",)
     if settings.task == "image" and is_taken_for_zero123(settings.prior):
-        taken += (TAKEN_FOR_ZERO123.format(settings.prior),)
+        taken += (TAKEN_FOR_ZERO123.format(short_name(settings.prior)),)
     if len(settings.prompt.split()) > MANY_WORDS:
         taken += (CUT_OFF,)
     if settings.task == "image" and settings.prompt and not settings.text_prior:

@@ -575,7 +575,7 @@ class Speaker(logging.Handler):
     """Prints what a record says where progress goes."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(record.getMessage(), file=sys.stderr)
+        tqdm.write(record.getMessage(), file=sys.stderr)  # above a progress bar, if there is one
 
 
 def main(argv: list[str] | None = None) -> int:

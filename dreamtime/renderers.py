@@ -1,7 +1,9 @@
 """From a scene and cameras to pictures: where to sample, how to shade, what lies behind."""
 
 import logging
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -117,7 +119,8 @@ def nerfacc_sampler(grid: OccupancyGrid) -> Sampler:
 def has_nerfacc_kernels() -> bool:
     """Whether nerfacc's CUDA kernels are there; it compiles them now where it can. Why they are not goes to the log."""
     try:
-        from nerfacc.cuda._backend import _C
+        with redirect_stdout(sys.stderr):  # where it tells what it is about
+            from nerfacc.cuda._backend import _C
     except Exception:  # a compiler may fail in any way
         log.info("nerfacc's kernels are not to be had", exc_info=True)
         return False

@@ -16,7 +16,7 @@ import shutil
 import time
 import uuid
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -40,7 +40,7 @@ from dreamtime.generation import NonFiniteStep
 from dreamtime.image_to_3d import image_to_3d
 from dreamtime.preprocess import Reference, load_reference, save_reference
 from dreamtime.presets import Settings, resolve_device, settings_from_dict, settings_to_dict
-from dreamtime.priors.hub import whole_path
+from dreamtime.priors.hub import short_name, whole_path
 from dreamtime.text_to_3d import text_to_3d
 from dreamtime.timesteps import Timetable
 from dreamtime.types import Rendering, Step
@@ -134,7 +134,6 @@ def create_run(root: Path, settings: Settings, reference: Reference | None = Non
     check_ingredients(settings)
     table = timetable_of(settings)
     check_abilities(settings)  # by now its files say of what kind a model of the Hub is
-    settings = anchored(settings)
     folder = root / uuid.uuid4().hex
     try:
         with disk_errors(afterwards=""):
@@ -151,21 +150,22 @@ MADE_OF = ("prior", "text_prior", "lora", "embedding")
 
 
 def anchored(settings: Settings) -> Settings:
-    """The same settings, files and folders by whole paths: a run is resumed from anywhere, and with what it began with."""
-    return replace(settings, **{name: whole_path(getattr(settings, name)) for name in MADE_OF})
+    """The settings as they are kept, files and folders by whole paths: a run may be resumed from anywhere."""
+    paths: dict[str, Any] = {name: whole_path(getattr(settings, name)) for name in MADE_OF}
+    return replace(settings, **paths)
 
 
 def without_paths(settings: Settings) -> dict[str, Any]:
-    """The settings as they may travel: files and folders by their names alone, for where they lie is nobody's business."""
-    names = {name: getattr(settings, name) for name in MADE_OF}
-    return settings_to_dict(settings) | {name: Path(x).name if Path(x).is_absolute() else x for name, x in names.items()}
+    """The settings as they may travel, files and folders by their names alone."""
+    return settings_to_dict(settings) | {name: short_name(getattr(settings, name)) for name in MADE_OF}
 
 
 def write_beginning(folder: Path, settings: Settings, table: Timetable, reference: Reference | None) -> None:
     """What a run's folder holds before the first step."""
-    write_atomically(folder / "settings.json", lambda path: path.write_text(json.dumps(settings_to_dict(settings), indent=1)))
-    with (folder / "schedule.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(schedule_rows(table))
+    write_atomically(
+        folder / "settings.json", lambda path: path.write_text(json.dumps(settings_to_dict(anchored(settings)), indent=1))
+    )
+    write_atomically(folder / "schedule.csv", lambda path: write_csv(path, schedule_rows(table)))
     if reference is not None:
         save_reference(folder / "reference.png", reference)
 
@@ -311,12 +311,13 @@ def curve_rows(run: Run, done: int) -> list[tuple[int, int, float]]:
     return [row for row in rows if row[0] <= done]
 
 
-def save_curve(run: Run, rows: list[tuple[int, int, float]]) -> None:
-    def write(path: Path) -> None:
-        with path.open("w", newline="") as file:
-            csv.writer(file).writerows([("step", "t", "loss"), *rows])
+def write_csv(path: Path, rows: Iterable[tuple[Any, ...]]) -> None:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
 
-    write_atomically(run.curve, write)
+
+def save_curve(run: Run, rows: list[tuple[int, int, float]]) -> None:
+    write_atomically(run.curve, lambda path: write_csv(path, [("step", "t", "loss"), *rows]))
 
 
 def dream_of(run: Run) -> Dream:
@@ -337,9 +338,9 @@ def work(run: Run, seconds: float = math.inf, pictures: bool = True) -> Generato
     """
     deadline = time.monotonic() + seconds
     with working_on(run):
+        check_schedule(run)
         dream = dream_of(run)
         optimizers = {"optimizer": dream.optimizer}
-        check_schedule(run, dream.timetable)
         done, before = restore(run, dream, optimizers)
         rows = curve_rows(run, done)
         started = saved = time.monotonic()
@@ -382,11 +383,8 @@ def work(run: Run, seconds: float = math.inf, pictures: bool = True) -> Generato
             if done:
                 with suppress(RuntimeError, MemoryError):  # once the checkpoint is written, its picture may find no room either
                     save()
-            kept = (
-                f"The checkpoint of step {done} is kept."
-                if steps_done(run)
-                else "The run stopped before anything was computed."
-            )
+            last = steps_done(run)
+            kept = f"The checkpoint of step {last} is kept." if last else "The run stopped before anything was computed."
             raise RunError(f"Out of memory: choose a smaller preset, fewer views or a lower resolution. {kept}") from error
         except GeneratorExit:
             save()
@@ -396,19 +394,19 @@ def work(run: Run, seconds: float = math.inf, pictures: bool = True) -> Generato
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that there is no memory left; on a CPU torch has no kind of its own for that."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def check_schedule(run: Run, table: Timetable) -> None:
-    """Raise `RunError` where the table is no longer the one that the run began with: its prior has other noise levels now."""
+def check_schedule(run: Run) -> None:
+    """Raise `RunError` where the steps that are left would follow another schedule than the one that the run began with."""
     with disk_errors():
-        if not run.schedule.exists():
+        if not run.schedule.exists() or steps_done(run) == run.settings.steps:
             return
         began = run.schedule.read_text(errors="replace")
-    if began.split() != [",".join(map(str, row)) for row in schedule_rows(table)]:
+    if began.split() != [",".join(map(str, row)) for row in schedule_rows(timetable_of(run.settings))]:
         raise RunError(
-            "The schedule of this run has changed since it began: its prior has other noise levels now. Begin a new run, or"
-            " bring back the model that it began with."
+            "The schedule of this run has changed since it began: its prior has other noise levels now, or this program"
+            " computes another one. Begin a new run."
         )
 
 

@@ -63,7 +63,7 @@ def test_prompts_are_read_in_lower_case(folder: Path) -> None:
 def test_a_lora_of_the_unet_is_merged_and_one_of_the_text_encoder_is_refused(folder: Path, tmp_path: Path) -> None:
     """T5 takes none here, and half of what was learnt is not it."""
     layers = {name.removesuffix(".weight"): p for name, p in deepfloyd.load_prior(folder, CPU, FLOAT).unet.named_parameters()}
-    layer = next(name for name in layers if name.endswith("attn1.to_q") or name.endswith("to_q"))
+    layer = next(name for name in layers if name.endswith("to_q"))
     weight = layers[layer]
     down, up = torch.ones(2, weight.shape[1]), torch.ones(weight.shape[0], 2)
     adapters = {f"unet.{layer}.lora_A.weight": down, f"unet.{layer}.lora_B.weight": up}

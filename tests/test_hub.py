@@ -317,8 +317,9 @@ def test_which_mirror_was_used_is_told_once(online: FakeHub, folder: Path, monke
     online.repositories["second/mirror"] = folder
     monkeypatch.setitem(hub.MODELS, "a thing", Model(("first/mirror", "second/mirror")))
     with caplog.at_level("INFO", logger=hub.said.name):
+        hub.find("a thing", ("scheduler",), weights=False)  # no more than its configuration
         hub.find("a thing", DENOISER)
-        hub.find("a thing", ("scheduler",), weights=False)
+        hub.find("a thing", ("unet",))
         hub.find("toybox", DENOISER)
         hub.find("second/mirror", DENOISER)
     assert [record.getMessage() for record in caplog.records if record.name == hub.said.name] == [
@@ -330,7 +331,8 @@ def test_a_path_means_the_same_from_anywhere_and_a_name_stays_one(folder: Path, 
     monkeypatch.chdir(folder)
     assert hub.whole_path("unet") == str(folder / "unet")
     for name in ("", "toybox", "owner/model", "stable-diffusion-1.5"):
-        assert hub.whole_path(name) == name
+        assert hub.whole_path(name) == hub.short_name(name) == name
+    assert hub.short_name(str(folder / "unet")) == "unet"
     (folder / "toybox").mkdir()
     assert hub.whole_path("toybox") == "toybox", "names of the table are never folders"
     (folder / "toybox").rmdir()

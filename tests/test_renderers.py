@@ -276,9 +276,14 @@ def test_kernels_that_cannot_be_had_are_done_without(monkeypatch: pytest.MonkeyP
                 raise fault
 
     monkeypatch.setitem(sys.modules, "nerfacc.cuda._backend", Backend("backend"))
-    renderers.has_nerfacc_kernels.cache_clear()
-    assert not renderers.has_nerfacc_kernels()
-    renderers.has_nerfacc_kernels.cache_clear()
+    assert not renderers.has_nerfacc_kernels.__wrapped__()
+
+
+def test_kernels_that_are_there_are_used(monkeypatch: pytest.MonkeyPatch):
+    backend = ModuleType("backend")
+    backend._C = object()
+    monkeypatch.setitem(sys.modules, "nerfacc.cuda._backend", backend)
+    assert renderers.has_nerfacc_kernels.__wrapped__()
 
 
 @pytest.mark.nerfacc_cuda

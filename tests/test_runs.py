@@ -3,6 +3,7 @@
 import errno
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,6 +40,15 @@ def tiny(tmp_path_factory) -> Settings:
         texture_size=64,
         learning_rate=0.001,
     )
+
+
+def raised(error: BaseException) -> Callable[..., None]:
+    """A function that fails like that."""
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error
+
+    return fail
 
 
 def tensors_of(run: runs.Run) -> dict[str, torch.Tensor]:
@@ -384,6 +394,17 @@ def test_out_of_memory_is_one_sentence_and_keeps_what_was_computed(
     assert runs.steps_done(run) == whole
 
 
+def test_where_memory_does_not_even_suffice_to_save_the_last_checkpoint_is_named(tiny, tmp_path, monkeypatch) -> None:
+    run = runs.create_run(tmp_path, tiny)
+    list(runs.work(run, seconds=0.0))
+    monkeypatch.setattr(runs, "save_checkpoint", raised(MemoryError()))
+    work = runs.work(run)
+    next(work)
+    monkeypatch.setattr("dreamtime.assembly.VolumeRenderer.__call__", raised(MemoryError()))
+    with pytest.raises(RunError, match="checkpoint of step 1 is kept"):
+        list(work)
+
+
 def test_a_bug_is_not_taken_for_want_of_memory(tiny, tmp_path, monkeypatch) -> None:
     def broken(rendering: Rendering, progress: float) -> torch.Tensor:
         raise RuntimeError("shapes do not match")
@@ -404,15 +425,19 @@ def test_a_run_goes_on_by_the_schedule_that_it_began_with_or_not_at_all(tiny, tm
     assert runs.steps_done(run) == 1
     run.schedule.write_text(began)
     assert [frame.step for frame in runs.work(run)] == [2, 3, 4, 5, 6]
+    run.schedule.write_text("of another release")
+    assert list(runs.work(run)) == [], "with no step left there is nothing to be wrong about"
 
 
 def test_a_run_is_made_of_the_same_files_wherever_it_is_resumed(tiny, tmp_path, monkeypatch) -> None:
-    """ "model" alone could be anything elsewhere, and "a/model" an id on the Hub; what travels tells no path."""
+    """A bare name could be anything elsewhere, or an id on the Hub; what travels tells no path."""
     folder = Path(tiny.prior)
     monkeypatch.chdir(folder.parent)
-    run = runs.create_run(tmp_path, replace(tiny, prior=folder.name))
+    began = runs.create_run(tmp_path, replace(tiny, prior=folder.name))
+    list(runs.work(began, seconds=0.0))
     monkeypatch.chdir(tmp_path)
-    assert runs.open_run(tmp_path, run.id).settings.prior == str(folder)
+    run = runs.open_run(tmp_path, began.id)
+    assert (began.settings.prior, run.settings.prior) == (folder.name, str(folder))
     list(runs.work(run))
     glb = runs.deliver(run).files["glb"].read_bytes()
     assert f'"prior":"{folder.name}"'.encode() in glb.replace(b'": "', b'":"')
@@ -422,11 +447,7 @@ def test_a_run_is_made_of_the_same_files_wherever_it_is_resumed(tiny, tmp_path, 
 def test_locks_that_a_full_disk_refuses_are_one_sentence(tiny, tmp_path, monkeypatch) -> None:
     run = runs.create_run(tmp_path, tiny)
     list(runs.work(run, seconds=0.0))
-
-    def full(*args: object, **kwargs: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(runs.FileLock, "acquire", full)
+    monkeypatch.setattr(runs.FileLock, "acquire", raised(OSError(errno.ENOSPC, "No space left on device")))
     for action in (lambda: list(runs.work(run)), lambda: runs.deliver(run), lambda: runs.clear_stop(run)):
         with pytest.raises(RunError, match="disk is full"):
             action()

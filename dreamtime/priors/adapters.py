@@ -52,12 +52,18 @@ def read_lora(options: Options, config: Any = None) -> tuple[dict[str, Tensor], 
     return state, alphas
 
 
-def merge_into_unet(unet: Any, options: Options, alone: bool = False) -> None:
-    """Merge what a LoRA says about the UNet; raises `ModelUnavailable`, also for one of more than that if it is `alone`."""
+def check_unet_alone(options: Options) -> None:
+    """Raise `ModelUnavailable` for a LoRA of more than a UNet, where nothing else takes one."""
+    with fitting(options.lora):
+        state, _ = read_lora(options)
+        if any(not name.startswith("unet.") for name in state):
+            raise ModelUnavailable(options.lora, "changes a text encoder, too, and of this model only the UNet takes a LoRA")
+
+
+def merge_into_unet(unet: Any, options: Options) -> None:
+    """Merge what a LoRA says about the UNet; raises `ModelUnavailable`."""
     with fitting(options.lora):
         state, alphas = read_lora(options, unet.config)
-        if alone and any(not name.startswith("unet.") for name in state):
-            raise ModelUnavailable(options.lora, "changes a text encoder, too, and of this model only the UNet takes a LoRA")
         if any(name.startswith("unet.") for name in state):
             unet.load_lora_adapter(state, prefix="unet", network_alphas=alphas)
             merge(unet, options.lora_scale)

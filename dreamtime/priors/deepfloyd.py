@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dreamtime.diffusion import PredictionType, epsilon_from_prediction
-from dreamtime.priors.adapters import merge_into_unet
+from dreamtime.priors.adapters import check_unet_alone, merge_into_unet
 from dreamtime.priors.autoencoder import images_of, pixels
 from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.priors.hub import find
@@ -73,7 +73,8 @@ def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, opt
         if unet.config.in_channels != 3:
             raise ModelUnavailable(checkpoint.place, "is a later stage of IF, which enlarges pictures: stage I is needed")
         if options.lora:
-            merge_into_unet(unet, options, alone=True)
+            check_unet_alone(options)
+            merge_into_unet(unet, options)
         return DeepFloydPrior(place_denoiser(unet, device, options), *noise_levels_of(checkpoint))
 
 

@@ -1,7 +1,7 @@
 """What a model's folder must hold: the parts of a diffusers pipeline, each with its configuration and safetensors.
 
 Pickles can run code when they are read. They are left alone unless DREAMTIME_ALLOW_PICKLE names the model they belong to: a
-Hub id or a folder as it was asked for, or several with commas between them.
+Hub id or a folder, or several with commas between them.
 """
 
 import json
@@ -100,8 +100,10 @@ def selected(parts: Iterable[str], names: Iterable[str]) -> list[str]:
 
 
 def pickles_allowed(place: str) -> bool:
-    """Whether the user trusts the pickles of the model at that place."""
-    return place.partition("@")[0] in os.environ.get("DREAMTIME_ALLOW_PICKLE", "").split(",")
+    """Whether the user trusts the pickles of the model at that place, a folder by whichever of its paths."""
+    trusted = [each for each in os.environ.get("DREAMTIME_ALLOW_PICKLE", "").split(",") if each]
+    folders = [Path(each).absolute() for each in trusted]
+    return place.partition("@")[0] in trusted or (Path(place).is_dir() and Path(place).absolute() in folders)
 
 
 def weight_matches(names: Iterable[str], pickles: bool) -> list[re.Match[str]]:

@@ -127,9 +127,14 @@ def on_this_disk(place: str) -> Path | None:
 
 def whole_path(source: str) -> str:
     """A source that means the same from every working directory: a path in full, a name as it is."""
-    if not source or source in MODELS or not Path(source).exists():
+    if not source or known(source) or not Path(source).exists():
         return source
     return str(Path(source).absolute())
+
+
+def short_name(source: str) -> str:
+    """A source as it may be shown to anybody: of a whole path the last part, for where it lies is nobody's business."""
+    return Path(source).name if Path(source).is_absolute() else source
 
 
 def recognised(file: Path) -> str:
@@ -308,7 +313,10 @@ def find(source: str | Path, parts: Collection[str], weights: bool = True) -> Ch
 
     Without weights only the configurations are asked for: a few kilobytes.
     """
-    return first_of(str(source), places_of(str(source)), parts, weights)
+    checkpoint = first_of(str(source), places_of(str(source)), parts, weights)
+    if weights:
+        say_where(str(source), checkpoint.place.partition("@")[0])
+    return checkpoint
 
 
 def first_of(source: str, places: Sequence[str], parts: Collection[str], weights: bool) -> Checkpoint:
@@ -320,7 +328,6 @@ def first_of(source: str, places: Sequence[str], parts: Collection[str], weights
         except ModelUnavailable as failure:
             failures.setdefault(failure.reason, []).append(failure.what)
         else:
-            say_where(source, checkpoint.place)
             return checkpoint
     (reason, whats), *others = failures.items()
     if len(whats) == 1 and not others:

@@ -9,7 +9,7 @@ import gradio as gr
 
 log = logging.getLogger(__name__)
 
-FULL = "The server's disk is full: what was computed is kept; try again later."
+FULL = "The server's disk is full: try again later."
 UNFORESEEN = "Something unexpected went wrong here; the server's log has the details. A run that had begun can be resumed."
 
 
@@ -27,6 +27,7 @@ def one_sentence(spell: Callable[[str], str] = str) -> Iterator[None]:
         raise gr.Error(spell(str(error)), title="That did not work", print_exception=False) from error
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            log.error("the disk is full", exc_info=True)
             raise gr.Error(FULL, title="That did not work", print_exception=False) from error
         log.exception("unforeseen error")
         raise gr.Error(UNFORESEEN, title="Unexpected error", print_exception=False) from error

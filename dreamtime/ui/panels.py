@@ -17,7 +17,7 @@ from torch import Tensor
 from dreamtime.beforehand import advice
 from dreamtime.preprocess import Reference, on_checkerboard
 from dreamtime.presets import Settings
-from dreamtime.runs import Frame, Result, Run
+from dreamtime.runs import Frame, Result, Run, without_paths
 from dreamtime.timesteps import Timetable, stage_of
 from dreamtime.ui.theme import FOOTER, LOGO
 
@@ -160,7 +160,7 @@ def definition_list(values: Mapping[str, str]) -> str:
 
 def result(run: Run, made: Result) -> str:
     """Statistics of the mesh, the settings that made it, what to know about it, and the link that shows it again."""
-    chosen = vars(run.settings)
+    chosen = without_paths(run.settings)
     names = (*SHOWN_SETTINGS, *(SHOWN_OF_PICTURES if run.settings.task == "image" else ()))
     settings = {name.replace("_", " "): f"{chosen[name]}" for name in names}
     measured = {words: spell(made.statistics[name]) for name, (words, spell) in SHOWN_STATISTICS.items()}
