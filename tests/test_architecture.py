@@ -73,7 +73,7 @@ WRAPPED_BY: dict[str, set[str]] = {
     "skimage": {"evaluation", "matting"},
     "spaces": {"ui", "app"},
     "tinycudann": {"representations.hash_grid"},
-    "tqdm": {"cli", "evaluation.command", "toybox.training"},
+    "tqdm": {"cli", "evaluation.command", "toybox.portraits", "toybox.training"},
     "transformers": {
         "priors",
         "toybox.models",

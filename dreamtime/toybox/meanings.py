@@ -5,7 +5,6 @@ The scorer learns from this which captions of a batch fit which pictures, and is
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Literal, get_args
 
 import torch
@@ -100,13 +99,6 @@ def agreement(
     possible = ((told == shown) | (told == -1) | (shown == -1)).all(dim=-1)
     hidden = ((told != -1) & (shown == -1)).any(dim=-1)
     return possible & ~hidden, possible & hidden
-
-
-def slot_values() -> tuple[tuple[str, ...], ...]:
-    """Everything that each of the slots can hold."""
-    arranged = (f"{first} {relation} {second}" for first, relation, second in product(SOLIDS, get_args(Relation), SOLIDS))
-    sides = (*VIEWS, "across", "around")
-    return ((*KINDS, *arranged), tuple(COLORS), tuple(COLORS), sides, ("as sorted", "reversed"))
 
 
 def changed_thing(thing: Thing, attribute: Attribute) -> list[Thing]:
