@@ -454,15 +454,23 @@ def reader_may_leave() -> Iterator[None]:
         silence(sys.stdout)
 
 
+def gpu_memory(settings: presets.Settings) -> str:
+    """What a run would need on a GPU, in words; nothing for a Hub id whose parts nobody here knows."""
+    if hub.known(settings.source) is None and hub.on_this_disk(settings.source) is None:
+        return ""
+    return beforehand.memory_foretold(replace(settings, device="cuda"))
+
+
 @reader_may_leave()
 def list_presets(arguments: argparse.Namespace) -> None:
     names = [arguments.method] if arguments.method else list(methods.METHODS)
     prior, _ = presets.resolve_prior(arguments.prior, presets.resolve_device("auto"))
     beforehand.check_reader(prior)  # needs no weights: a Hub id that nobody here knows may be one
-    made, unfit = dict[str, dict[str, Any]](), dict[str, str]()
+    made, unfit, memory = dict[str, dict[str, Any]](), dict[str, str](), dict[str, str]()
     for name in names:
         try:
-            made[name] = recipe(presets.preset(arguments.preset, prior=prior, method=name))
+            settings = presets.preset(arguments.preset, prior=prior, method=name)
+            made[name], memory[name] = recipe(settings), gpu_memory(settings)
         except ValueError as error:
             if arguments.method:
                 raise
@@ -472,7 +480,7 @@ def list_presets(arguments: argparse.Namespace) -> None:
     if arguments.json:
         told = {name: methods.METHODS[name] for name in names}
         words = {name: {"title": it.title, "source": it.source, "differs": it.differs} for name, it in told.items()}
-        listed = {name: {**words[name], "settings": made[name]} for name in made}
+        listed = {name: {**words[name], "memory": memory[name], "settings": made[name]} for name in made}
         print(json.dumps(listed[arguments.method] if arguments.method else listed, indent=1))
         return
     if arguments.method:
@@ -483,6 +491,8 @@ def list_presets(arguments: argparse.Namespace) -> None:
         print_table([head, *([name, *(plain(values[column]) for column in LISTED)] for name, values in made.items())])
     for name in made:
         print(f"\n{methods.METHODS[name].title}: {methods.METHODS[name].source}. {methods.METHODS[name].differs}")
+        if memory[name]:
+            print(f"On a GPU it needs {memory[name]}.")
     for name, reason in unfit.items():
         print(f"\n{methods.METHODS[name].title} is left out. {reason}")
     print(f"\n{methods.IN_ALL}")

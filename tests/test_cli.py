@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -233,13 +234,18 @@ def test_presets_are_listed_with_their_sources(capsys) -> None:
     out = capsys.readouterr().out
     for told in ("prolificdreamer  prolificdreamer   vsd        7.5", "arXiv 2305.18766", "configs/sjc.yaml", "guidance scale"):
         assert told in out
+    need = [int(size) for size in re.findall(r"On a GPU it needs about (\d+) GB of GPU memory", out)]
+    assert len(need) == 5
+    assert max(need) == need[2] > 10, "ProlificDreamer's pictures are eight times as wide"
     assert main(["presets", "--prior", "toybox"]) == 0
     assert "25000" not in capsys.readouterr().out
 
 
 def test_presets_need_no_weights_so_a_hub_id_may_be_any(capsys) -> None:
     assert main(["presets", "dreamfusion", "--prior", "owner/model"]) == 0
-    assert "owner/model" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "owner/model" in out
+    assert "On a GPU" not in out, "nobody here knows its parts, and the Hub is not asked"
 
 
 def test_one_preset_in_full(capsys) -> None:
