@@ -236,7 +236,7 @@ def test_presets_are_listed_with_their_sources(capsys) -> None:
         assert told in out
     need = [int(size) for size in re.findall(r"On a GPU it needs about (\d+) GB of GPU memory", out)]
     assert len(need) == 5
-    assert max(need) == need[2] > 10, "ProlificDreamer's pictures are eight times as wide"
+    assert max(need) == need[2] > 10, "ProlificDreamer's pictures are four times as wide"
     assert main(["presets", "--prior", "toybox"]) == 0
     assert "25000" not in capsys.readouterr().out
 
