@@ -10,7 +10,7 @@ import gradio as gr
 from dreamtime import runs
 from dreamtime.ui import panels
 from dreamtime.ui.api import add_endpoints
-from dreamtime.ui.controls import QUIET, banner_of
+from dreamtime.ui.controls import QUIET, banner_of, quiet
 from dreamtime.ui.errors import one_sentence
 from dreamtime.ui.fetching import MAX_BYTES
 from dreamtime.ui.picture_api import add_picture_endpoints
@@ -86,7 +86,8 @@ def connect_page(demo: gr.Blocks, tabs: gr.Tabs, told: TextTab, pictured: Pictur
             return updates
 
     written = [*told.stage.shown, *pictured.stage.shown, *told.asked, *pictured.asked]
-    first = demo.load(opened, [stage.last_run for stage in stages.values()], [tabs, *dict.fromkeys(written)], **QUIET)
+    last = [stage.last_run for stage in stages.values()]
+    first = demo.load(opened, last, [tabs, *dict.fromkeys(written)], **quiet(told.banner))
     # A viewer that appears with its tab stays blank (Gradio 6.31), so the model comes when the tab is there.
     viewers = [component for stage in stages.values() for component in (stage.view, stage.model)]
     first.success(model_ready, [stage.current for stage in stages.values()], viewers, **QUIET)

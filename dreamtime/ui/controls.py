@@ -21,6 +21,15 @@ QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 """How events that only move the page are announced: not at all."""
 
 
+def quiet(told: Component) -> dict[str, Any]:
+    """The same for events that write into fields: of what goes on, hidden as it is, only the component `told` hears.
+
+    Gradio would tell each field that is written to, at every event of the page from then on; a field that is told something
+    in the very moment when somebody types into it loses what was typed.
+    """
+    return {**QUIET, "show_progress_on": [told]}
+
+
 def banner_of(prior: str) -> str:
     """The banner for a choice of a menu: which prior and device it means, and why that prior."""
     if prior == "auto":
@@ -135,5 +144,5 @@ def connect_schedule(stage: Stage, prior: gr.Dropdown, knobs: Mapping[str, Compo
         knobs["schedule"],
         [knobs["fixed_t"], knobs["table"]],
         queue=False,
-        **QUIET,
+        **quiet(stage.schedule),
     )

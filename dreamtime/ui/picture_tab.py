@@ -13,7 +13,7 @@ from dreamtime.image_to_3d import ELEVATION, EMBEDDED, foreground_ratio
 from dreamtime.preprocess import load_reference
 from dreamtime.runs import Run
 from dreamtime.ui import panels
-from dreamtime.ui.controls import QUIET, banner_of, connect_schedule
+from dreamtime.ui.controls import QUIET, banner_of, connect_schedule, quiet
 from dreamtime.ui.driver import PriorUnavailable, elevation_found
 from dreamtime.ui.errors import one_sentence
 from dreamtime.ui.picture_layout import PictureTab, awaiting, example_result, lay_out, picture_presets
@@ -102,7 +102,7 @@ def connect_examples(tab: PictureTab, server: Server) -> None:
             }
 
     shown = [tab.elevation, stage.current, stage.results, stage.status, stage.live, stage.view, stage.model]
-    tab.examples.click(example_chosen, [tab.examples, stage.current], shown, queue=False, **QUIET)
+    tab.examples.click(example_chosen, [tab.examples, stage.current], shown, queue=False, **quiet(stage.status))
 
 
 def found_in_words(degrees: float) -> Any:
@@ -205,6 +205,8 @@ def connect_choices(tab: PictureTab, server: Server) -> None:
         return [gr.Radio(picture_presets(server, prior)), foreground_ratio(prior), banner_of(prior)]
 
     knobs = list(tab.knobs.values())
-    gr.on([tab.preset.input, tab.prior.input], start_chosen, [tab.preset, tab.prior], [tab.start, *knobs], queue=False, **QUIET)
-    tab.prior.input(prior_chosen, tab.prior, [tab.preset, tab.ratio, tab.banner], queue=False, **QUIET)
-    tab.automatic.change(lambda automatic: gr.Slider(interactive=not automatic), tab.automatic, tab.elevation, **QUIET)
+    starts = [tab.preset.input, tab.prior.input]
+    gr.on(starts, start_chosen, [tab.preset, tab.prior], [tab.start, *knobs], queue=False, **quiet(tab.banner))
+    tab.prior.input(prior_chosen, tab.prior, [tab.preset, tab.ratio, tab.banner], queue=False, **quiet(tab.banner))
+    locked: dict[str, Any] = quiet(tab.found)
+    tab.automatic.change(lambda automatic: gr.Slider(interactive=not automatic), tab.automatic, tab.elevation, **locked)

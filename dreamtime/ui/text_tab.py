@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from dreamtime.runs import Run
-from dreamtime.ui.controls import QUIET, banner_of, connect_schedule
+from dreamtime.ui.controls import QUIET, banner_of, connect_schedule, quiet
 from dreamtime.ui.errors import one_sentence
 from dreamtime.ui.running import connect_runs, start
 from dreamtime.ui.server import PRIOR, Server
@@ -122,11 +122,11 @@ def connect_choices(tab: TextTab, server: Server) -> None:
     scale, residual = tab.knobs["guidance_scale"], tab.knobs["image_residual"]
     start_and_choice = [tab.preset, tab.prior, method, objective, guidance]
     negative = tab.knobs["negative_prompt"]
-    objective.input(objective_chosen, [*start_and_choice, negative], [scale, residual], queue=False, **QUIET)
+    objective.input(objective_chosen, [*start_and_choice, negative], [scale, residual], queue=False, **quiet(tab.banner))
     touched = [guidance.input, residual.input, negative.input]
-    gr.on(touched, guidance_touched, [*start_and_choice, residual, negative, scale], scale, queue=False, **QUIET)
+    gr.on(touched, guidance_touched, [*start_and_choice, residual, negative, scale], scale, queue=False, **quiet(tab.banner))
     starts = [tab.preset.input, tab.prior.input, method.input]
-    gr.on(starts, start_chosen, [tab.preset, tab.prior, method], [tab.start, *knobs], queue=False, **QUIET)
+    gr.on(starts, start_chosen, [tab.preset, tab.prior, method], [tab.start, *knobs], queue=False, **quiet(tab.banner))
     # Apart from the knobs, since estimating a GPU's memory takes seconds.
     gr.on(starts[1:], choices(server), [tab.prior, method], tab.preset, queue=False, **QUIET)
     tab.prior.change(banner_of, tab.prior, tab.banner, queue=False, **QUIET)
