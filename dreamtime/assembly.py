@@ -18,10 +18,21 @@ from dreamtime.priors import loading
 from dreamtime.priors.options import PLAIN, Options
 from dreamtime.prompts import FLAWS, FLAWS_OF_SDS, VIEWS, Embed, checked_prompt, with_view
 from dreamtime.renderers import OccupancyGrid, VolumeRenderer, preview, sampler_of, training_renderer
-from dreamtime.representations import WHITE, Background, EnvironmentMap, NeRF, parameter_groups, random_color, random_grey
+from dreamtime.representations import WHITE, Background, EnvironmentMap, NeRF, NeuS, parameter_groups, random_color, random_grey
 from dreamtime.shading import sample_light
 from dreamtime.timesteps import Timetable, lowest_timestep
-from dreamtime.types import Cameras, DiffusionPrior, Light, Regularizer, Renderer, Rendering, Shading, Step
+from dreamtime.types import (
+    Cameras,
+    DiffusionPrior,
+    Light,
+    Regularizer,
+    Renderer,
+    Rendering,
+    Representation,
+    Shading,
+    Step,
+    SurfaceRepresentation,
+)
 
 
 def timetable_of(settings: Settings, alphas_cumprod: torch.Tensor | None = None) -> Timetable:
@@ -102,7 +113,7 @@ def load_embed(settings: Settings) -> Embed:
 class Scene:
     """What is optimised, and how it is looked at."""
 
-    representation: NeRF
+    representation: NeRF | NeuS
     modules: Mapping[str, nn.Module]  # everything a checkpoint holds
     parameters: list[dict[str, Any]]  # groups for the optimiser
     render: Renderer
@@ -171,7 +182,7 @@ def weighted(regularizer: Regularizer, weight: float) -> Regularizer:
     return lambda rendering, progress: weight * regularizer(rendering, progress)
 
 
-def regularizers_of(settings: Settings) -> dict[str, Regularizer]:
+def regularizers_of(settings: Settings, representation: Representation) -> dict[str, Regularizer]:
     """Those with a weight above zero."""
     terms = {
         "opacity": (regularizers.opacity, settings.opacity),
@@ -180,6 +191,8 @@ def regularizers_of(settings: Settings) -> dict[str, Regularizer]:
         "distortion": (regularizers.distortion, settings.distortion),
         "normal smoothness": (regularizers.normal_smoothness, settings.normal_smoothness),
     }
+    if isinstance(representation, SurfaceRepresentation):
+        terms["eikonal"] = (regularizers.eikonal(representation.distance), settings.eikonal)
     return {name: weighted(term, weight) for name, (term, weight) in terms.items() if weight > 0}
 
 

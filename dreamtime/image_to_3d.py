@@ -179,7 +179,8 @@ def terms_of(settings: Settings, scene: Scene, reference: Reference) -> dict[str
             settings.normal_smoothness_3d,
         ),
     }
-    return {name: weighted(term, weight) for name, (term, weight) in terms.items() if weight > 0} | regularizers_of(settings)
+    own = {name: weighted(term, weight) for name, (term, weight) in terms.items() if weight > 0}
+    return own | regularizers_of(settings, scene.representation)
 
 
 def compose(

@@ -19,11 +19,11 @@ from torch import Tensor
 from dreamtime import isosurface, surfaces
 from dreamtime.rasterization import fragments
 from dreamtime.renderers import device_of
-from dreamtime.types import Mesh, Representation
+from dreamtime.types import Mesh, Representation, SurfaceRepresentation
 from dreamtime.volume_rendering import weights_from_dense_density
 
 SURFACE_DENSITY = math.log(2) / 0.1
-"""The density of a surface: a layer one twentieth of the scene thick (0.1 of 2 units) lets half of the light through."""
+"""The density of a surface, where a scene has none of its own: a layer 0.1 of its 2 units thick halves the light."""
 
 CHUNK = 2**18  # points that the scene is asked for at a time
 
@@ -98,6 +98,11 @@ def visible_albedo(
     return in_chunks(seen, points.to(device), normals.to(device), size=CHUNK // samples).clamp(0, 1).to(points.device)
 
 
+def surface_density(representation: Representation) -> float:
+    """The density to draw a scene's surface at, where it reaches that."""
+    return representation.surface_density if isinstance(representation, SurfaceRepresentation) else SURFACE_DENSITY
+
+
 def surface_level(density: Float[Tensor, " N"], level: float) -> tuple[float, tuple[str, ...]]:
     """The density to draw the surface at: `level`, or half-way through the scene's range where hardly anything reaches it.
 
@@ -108,7 +113,7 @@ def surface_level(density: Float[Tensor, " N"], level: float) -> tuple[float, tu
         raise EmptyScene("The scene's density is not finite everywhere, so it has no surface: the run has diverged.")
     if high - low <= 1e-3 * max(high, 1.0):
         raise EmptyScene(f"The scene is empty: its density is {high:.3g} everywhere, so there is no surface to extract.")
-    if low < level < high / 2:
+    if low < level < 0.6 * high:
         return level, ()
     middle = (low + high) / 2
     adapted = (
@@ -156,7 +161,7 @@ def decimate(
 def extract(
     representation: Representation,
     resolution: int = 96,
-    level: float = SURFACE_DENSITY,
+    level: float | None = None,
     bound: float = 1.0,
     max_faces: int = 8000,
     smoothing: int = 10,
@@ -164,13 +169,14 @@ def extract(
 ) -> Extraction:
     """The scene's surface inside [-bound, bound]^3 as one closed mesh, coloured at its vertices.
 
-    The density is sampled on resolution^3 cells; each crossing is then searched along its edge by asking the scene again.
+    The surface is where the density has the `level`, None for the scene's own. The density is sampled on resolution^3 cells;
+    each crossing is then searched along its edge by asking the scene again.
     `smoothing` counts Taubin iterations. Raises `EmptyScene` where there is no surface.
     """
     axis = isosurface.cell_centres(resolution, bound).to(device_of(representation))
     grid = torch.cartesian_prod(axis, axis, axis)
     density = in_chunks(representation.density, grid)
-    level, notes = surface_level(density, level)
+    level, notes = surface_level(density, surface_density(representation) if level is None else level)
 
     def opacity(values: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
         """Of a layer that halves the light at the level: bounded, and so nearer to linear between samples than the density."""

@@ -21,7 +21,7 @@ from dreamtime.priors.options import ATTENTIONS as ATTENTIONS
 from dreamtime.priors.options import MEMORIES as MEMORIES
 from dreamtime.priors.options import Options
 from dreamtime.prompts import MAX_PROMPT_CHARACTERS, check_characters, checked_prompt
-from dreamtime.representations import NeRF, feature_grid_nerf, frequency_nerf, hash_grid_nerf
+from dreamtime.representations import NeRF, NeuS, feature_grid_nerf, feature_grid_neus, frequency_nerf, hash_grid_nerf
 from dreamtime.timesteps import Timetable
 
 PRIORS: dict[str, str] = {name: model.places[0] for name, model in MODELS.items() if model.layout.reads == "text"}
@@ -53,10 +53,11 @@ WEIGHTINGS: dict[str, distillation.Weighting] = {
     "fantasia3d": distillation.fantasia3d,
 }
 
-REPRESENTATIONS: dict[str, Callable[[Generator, torch.device], NeRF]] = {
+REPRESENTATIONS: dict[str, Callable[[Generator, torch.device], NeRF | NeuS]] = {
     "feature-grid": feature_grid_nerf,
     "hash-grid": hash_grid_nerf,
     "mlp": frequency_nerf,
+    "neus": feature_grid_neus,
 }
 
 BACKGROUNDS = ("grey", "color", "environment", "white")
@@ -84,7 +85,7 @@ RANGES: dict[str, tuple[float | int, float | int]] = {
     "doublings": (0, 4),
     **dict.fromkeys(("albedo_share", "textureless_share", "ambient", "overhead_share"), (0, 1)),
     **dict.fromkeys(("rgb", "mask", "text_weight", "light_spread", "opacity", "orientation", "entropy"), (0, 1_000_000)),
-    **dict.fromkeys(("distortion", "normal_smoothness", "normal_smoothness_3d"), (0, 1_000_000)),
+    **dict.fromkeys(("distortion", "normal_smoothness", "normal_smoothness_3d", "eikonal"), (0, 1_000_000)),
 }
 """The least and the most that a number among the settings may be: page, API and command line have their bounds from here."""
 
@@ -270,6 +271,7 @@ class Settings:
     distortion: float = 0.0
     normal_smoothness: float = 0.0
     normal_smoothness_3d: float = 0.0
+    eikonal: float = 30.0  # of scenes of signed distances (`neus`); others have no such term
 
     mesh_resolution: int = 96  # cells along each side of the extraction grid
     faces: int = 8000  # at most, after decimation

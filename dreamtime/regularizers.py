@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dreamtime.types import Regularizer, Rendering, VolumeSamples
-from dreamtime.volume_rendering import exclusive_sum
+from dreamtime.volume_rendering import exclusive_sum, gradients_by_differences
 
 
 def samples_of(rendering: Rendering) -> VolumeSamples:
@@ -66,5 +66,18 @@ def normal_smoothness_3d(normals: Callable[[Float[Tensor, "S 3"]], Float[Tensor,
         samples = samples_of(rendering)
         differences = samples.normals - normals(samples.points.detach() + step / 3**0.5)
         return differences.abs().sum() / max(differences.numel(), 1)
+
+    return penalty
+
+
+def eikonal(distance: Callable[[Float[Tensor, "S 3"]], Float[Tensor, " S"]]) -> Regularizer:
+    """mean (|grad f(x)| - 1)^2 over samples: f is a distance (Gropp et al. 2020, Eq. 2; NeuS, Eq. 16).
+
+    Zero where nothing is visible.
+    """
+
+    def penalty(rendering: Rendering, progress: float) -> Float[Tensor, ""]:
+        lengths = gradients_by_differences(distance, samples_of(rendering).points.detach()).norm(dim=-1)
+        return (lengths - 1).square().sum() / max(len(lengths), 1)
 
     return penalty

@@ -15,7 +15,18 @@ from torch.nn import functional as F
 from dreamtime.cameras import cameras_to, rays_from_cameras
 from dreamtime.representations.background import WHITE, Background, random_grey
 from dreamtime.shading import headlight, sample_light, shade
-from dreamtime.types import Cameras, Light, Rays, RaySamples, Renderer, Rendering, Representation, Shading, VolumeSamples
+from dreamtime.types import (
+    Cameras,
+    Light,
+    Rays,
+    RaySamples,
+    Renderer,
+    Rendering,
+    Representation,
+    Shading,
+    SurfaceRepresentation,
+    VolumeSamples,
+)
 from dreamtime.volume_rendering import (
     Density,
     Normals,
@@ -28,6 +39,7 @@ from dreamtime.volume_rendering import (
     normals_by_differences,
     select,
     weights_from_density,
+    weights_from_depths,
 )
 
 log = logging.getLogger(__name__)
@@ -141,6 +153,15 @@ class VolumeRenderer:
     normals: Normals = normals_by_differences
     faintest: float = 0.12  # weight per scene unit; what weighs less is left out
 
+    def weights(
+        self, rays: Rays, samples: RaySamples, points: Float[Tensor, "S 3"], densities: Float[Tensor, " S"]
+    ) -> Float[Tensor, " S"]:
+        """How much of its pixel each sample makes up; a scene of surfaces is asked anew, and told where the ray goes."""
+        if not isinstance(self.scene, SurfaceRepresentation):
+            return weights_from_density(densities, samples)
+        directions = rays.directions.index_select(0, samples.ray_indices)
+        return weights_from_depths(self.scene.optical_depths(points, directions, samples.t_ends - samples.t_starts), samples)
+
     @torch.no_grad()
     def visible(self, rays: Rays, generator: Generator | None) -> RaySamples:
         """The samples that matter to the picture, found without gradients at a fraction of the cost of the others.
@@ -149,7 +170,8 @@ class VolumeRenderer:
         colours. What lies behind a surface is skipped as well as thin air.
         """
         samples = self.sample(rays, generator)
-        weights = weights_from_density(self.scene.density(midpoints(rays, samples)), samples)
+        points = midpoints(rays, samples)
+        weights = self.weights(rays, samples, points, self.scene.density(points))
         return select(samples, weights > self.faintest * (samples.t_ends - samples.t_starts))
 
     def __call__(
@@ -161,7 +183,7 @@ class VolumeRenderer:
         points = midpoints(rays, samples)
         densities, albedo = self.scene.density_and_albedo(points)
         normals = self.normals(self.scene.density, points)
-        weights = weights_from_density(densities, samples)
+        weights = self.weights(rays, samples, points, densities)
 
         image_of = samples.ray_indices // (cameras.height * cameras.width)
         to_light = F.normalize(light.positions.index_select(0, image_of) - points, dim=-1)

@@ -59,7 +59,7 @@ def compose(
         return sample_cameras(count, size, camera_range(settings), generator)
 
     def steps(done: int) -> Iterator[Step]:
-        terms = regularizers_of(settings)
+        terms = regularizers_of(settings, scene.representation)
         return optimise(views, watch(scene.render), table, objective, terms, optimizer, settings.steps, generator, done)
 
     return Dream(scene, table, optimizer, generator, steps)

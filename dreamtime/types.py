@@ -205,3 +205,23 @@ class Representation(Protocol):
         ...
 
     def parameters(self) -> Iterator[torch.nn.Parameter]: ...
+
+
+@runtime_checkable
+class SurfaceRepresentation(Representation, Protocol):
+    """A scene that knows how far its surface is: what a ray meets depends on where it goes, not on the points alone."""
+
+    @property
+    def surface_density(self) -> float:
+        """The density where the surface is."""
+        ...
+
+    def distance(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:
+        """Signed distance to the surface in scene units, negative inside."""
+        ...
+
+    def optical_depths(
+        self, points: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"], lengths: Float[Tensor, " N"]
+    ) -> Float[Tensor, " N"]:
+        """-log of the share of light that passes the intervals of these lengths around the points, along unit directions."""
+        ...

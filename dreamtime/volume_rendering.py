@@ -80,13 +80,26 @@ def exclusive_sum(values: Float[Tensor, " S"], samples: RaySamples) -> Float[Ten
     return (before - before.index_select(0, first)).to(values.dtype)
 
 
-def weights_from_density(densities: Float[Tensor, " S"], samples: RaySamples) -> Float[Tensor, " S"]:
-    """w_i = T_i (1 - exp(-sigma_i delta_i)) with T_i = exp(-sum_{j<i} sigma_j delta_j) along each ray (NeRF, Eq. 3).
+def weights_from_depths(depths: Float[Tensor, " S"], samples: RaySamples) -> Float[Tensor, " S"]:
+    """w_i = T_i (1 - exp(-tau_i)) with T_i = exp(-sum_{j<i} tau_j) along each ray, of optical depths tau.
 
-    Three unit intervals of density ln 2 weigh 1/2, 1/4 and 1/8.
+    Three intervals of depth ln 2 weigh 1/2, 1/4 and 1/8.
     """
-    depths = densities * (samples.t_ends - samples.t_starts)
     return torch.exp(-exclusive_sum(depths, samples)) * -torch.expm1(-depths)
+
+
+def weights_from_density(densities: Float[Tensor, " S"], samples: RaySamples) -> Float[Tensor, " S"]:
+    """The same weights of a density that is constant on each interval: tau_i = sigma_i delta_i (NeRF, Eq. 3)."""
+    return weights_from_depths(densities * (samples.t_ends - samples.t_starts), samples)
+
+
+def optical_depths_from_distances(near: Float[Tensor, " S"], far: Float[Tensor, " S"], sharpness: float) -> Float[Tensor, " S"]:
+    """tau_i = max(log Phi_s(f_i) - log Phi_s(f_{i+1}), 0) of the signed distances f where each interval begins and ends.
+
+    Then 1 - exp(-tau_i) is NeuS's opacity max((Phi_s(f_i) - Phi_s(f_{i+1})) / Phi_s(f_i), 0) (Eq. 13), and the light that
+    passes a surface met head on falls as Phi_s(f). Phi_s is the logistic function of s f, the sharpness s per scene unit.
+    """
+    return (F.logsigmoid(sharpness * near) - F.logsigmoid(sharpness * far)).clamp(min=0)
 
 
 def weights_from_dense_density(densities: Float[Tensor, "N S"], lengths: Float[Tensor, "N S"]) -> Float[Tensor, "N S"]:
@@ -101,16 +114,22 @@ def accumulate(weights: Float[Tensor, " S"], values: Float[Tensor, "S C"], sampl
     return sums.index_add(0, samples.ray_indices, weights[:, None] * values)
 
 
-def normals_by_differences(density: Density, points: Float[Tensor, "N 3"], step: float = 0.02) -> Float[Tensor, "N 3"]:
-    """Outward normals -grad sigma / |grad sigma| by central differences over `step` scene units; zero where density is flat.
+def gradients_by_differences(field: Density, points: Float[Tensor, "N 3"], step: float = 0.02) -> Float[Tensor, "N 3"]:
+    """The gradient of a field by central differences over `step` scene units.
 
-    Needs no derivative of the scene's own with respect to the points, so the normals of a grid can be differentiated too. Six
-    evaluations; the four corners of a tetrahedron do as well, but are off by terms of the first order in the step.
+    Needs no derivative of the scene's own with respect to the points, so what is made of a grid's gradient can be
+    differentiated too. Six evaluations; the four corners of a tetrahedron do as well, but are off by terms of the first order
+    in the step.
     """
     axes = step * torch.eye(3).to(points)
     taps = torch.cat([points[None] - axes[:, None], points[None] + axes[:, None]])  # [6, N, 3]
-    behind, ahead = density(taps.reshape(-1, 3)).reshape(2, 3, -1)
-    return F.normalize((behind - ahead).T, dim=-1)
+    behind, ahead = field(taps.reshape(-1, 3)).reshape(2, 3, -1)
+    return (ahead - behind).T / (2 * step)
+
+
+def normals_by_differences(density: Density, points: Float[Tensor, "N 3"], step: float = 0.02) -> Float[Tensor, "N 3"]:
+    """Outward normals -grad sigma / |grad sigma| by central differences over `step` scene units; zero where density is flat."""
+    return F.normalize(-gradients_by_differences(density, points, step), dim=-1)
 
 
 def normals_by_autograd(density: Density, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:

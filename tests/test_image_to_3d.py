@@ -11,6 +11,8 @@ from dreamtime import image_to_3d, presets, runs
 from dreamtime.elevation import CANDIDATES
 from dreamtime.preprocess import Reference
 from dreamtime.references import reference_camera
+from dreamtime.regularizers import eikonal
+from dreamtime.representations import NeuS
 from dreamtime.types import Rendering
 from tests.fakes import GaussianPrior
 
@@ -61,6 +63,21 @@ def test_the_scene_comes_to_show_the_picture():
     steps = steps_of(settings(steps=40, mask=3000.0, rgb=3000.0, guidance_scale=1.0))
     assert steps[-1].losses["rgb"] < 0.5 * steps[0].losses["rgb"]
     assert steps[-1].losses["mask"] < 0.5 * steps[0].losses["mask"]
+
+
+def test_signed_distances_come_to_show_the_picture_and_stay_distances():
+    chosen = settings(steps=40, mask=3000.0, rgb=3000.0, guidance_scale=1.0, representation="neus")
+    off = []
+    for weight in (30.0, 0.0):
+        dream = image_to_3d.compose(replace(chosen, eikonal=weight), prior(), nothing, red_disc(), None)
+        first, *_, last = dream.steps(0)
+        assert last.losses["mask"] < 0.5 * first.losses["mask"]
+        assert ("eikonal" in last.losses) == (weight > 0)
+        scene = dream.scene.representation
+        assert isinstance(scene, NeuS)
+        off.append(eikonal(scene.distance)(dream.scene.preview(last.cameras), 1.0).item())
+    assert off[0] < off[1]
+    assert "eikonal" not in steps_of(settings(steps=1))[0].losses, "a density has no such term"
 
 
 def test_the_same_seed_gives_the_same_steps():

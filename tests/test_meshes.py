@@ -11,6 +11,7 @@ from fakes import SolidSphere
 from torch import Tensor, nn
 
 from dreamtime import meshes
+from dreamtime.representations import feature_grid_neus
 from dreamtime.types import Mesh
 
 Field = Callable[[Tensor], Tensor]
@@ -89,6 +90,16 @@ def test_the_mesh_is_closed_within_its_budget_and_true_to_the_solid(distance: Fi
     volume = {2: (0.8 + 2 * offset) ** 3, 0: 2 * math.pi**2 * 0.5 * (0.2 + offset) ** 2}[euler]
     assert solid.volume == pytest.approx(volume, rel=0.02)
     torch.testing.assert_close(distance(mesh.vertices), torch.full((len(mesh.vertices),), offset), atol=0.02, rtol=0)
+
+
+def test_the_surface_of_signed_distances_lies_where_they_are_zero(generator):
+    scene = feature_grid_neus(generator(0), radius=0.45)
+    scene.distance_gain = 0.0
+    extraction = meshes.extract(scene, 32, smoothing=0)
+    radii = extraction.mesh.vertices.norm(dim=-1)
+    torch.testing.assert_close(radii, torch.full_like(radii, 0.45), atol=1e-3, rtol=0)
+    assert extraction.level == scene.surface_density
+    assert extraction.notes == ()
 
 
 def test_what_reaches_out_of_the_cube_is_cut_flush():

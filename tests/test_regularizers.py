@@ -122,3 +122,16 @@ def test_normal_smoothness_3d_asks_a_fixed_step_away():
 def test_normal_smoothness_3d_is_zero_where_nothing_is_visible():
     empty = along_rays([0], torch.zeros(0), torch.zeros(0), torch.zeros(0, 3))
     assert regularizers.normal_smoothness_3d(lambda points: points)(empty, 0.0).item() == 0
+
+
+@pytest.mark.parametrize(("slope", "expected"), [(1.0, 0.0), (0.5, 0.25), (3.0, 4.0)])
+def test_the_eikonal_term_is_zero_for_distances_alone(slope: float, expected: float):
+    picture = along_rays([2], torch.ones(2), torch.tensor([1.0, 2.0]), torch.zeros(2, 3))
+    wall = torch.tensor([0.6, 0.0, -0.8])
+    penalty = regularizers.eikonal(lambda points: slope * (points @ wall - 0.3))(picture, 0.0)
+    assert penalty.item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_eikonal_term_is_zero_where_nothing_is_visible():
+    empty = along_rays([0], torch.zeros(0), torch.zeros(0), torch.zeros(0, 3))
+    assert regularizers.eikonal(lambda points: points.sum(dim=-1))(empty, 0.0).item() == 0

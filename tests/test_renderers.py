@@ -12,7 +12,7 @@ from torch import nn
 from dreamtime import renderers
 from dreamtime.cameras import orbit, rays_from_cameras
 from dreamtime.renderers import OccupancyGrid, VolumeRenderer, nerfacc_sampler, preview, sampler_of, training_renderer
-from dreamtime.representations import EnvironmentMap, feature_grid_nerf, flat_background
+from dreamtime.representations import EnvironmentMap, feature_grid_nerf, feature_grid_neus, flat_background
 from dreamtime.shading import headlight
 from dreamtime.types import Cameras, Rays, Rendering
 
@@ -59,6 +59,23 @@ def test_the_central_ray_obeys_beer_lambert():
     ball = SolidSphere(level=1.5)
     opacity = fine_renderer(ball)(front(), headlight(front()), "albedo", BLUE).opacity[0, 8, 8, 0]
     assert opacity.item() == pytest.approx(1 - math.exp(-ball.central_optical_depth()), abs=1e-3)
+
+
+def test_what_passes_beside_a_ball_of_neus_tells_how_near_it_came(generator):
+    """A ray dims while it comes nearer: as Phi_s(f) from where it began to where it was nearest (NeuS, Eq. 13)."""
+    scene = feature_grid_neus(generator(1), radius=0.4, sharpness=20.0)
+    scene.distance_gain = 0.0
+    cameras = front()
+    rays = rays_from_cameras(cameras)
+    opacity = fine_renderer(scene, steps=400)(cameras, headlight(cameras), "albedo", BLUE).opacity.flatten()
+    nearest = torch.linalg.cross(rays.origins, rays.directions).norm(dim=-1)
+    crossing = nearest < 0.85  # well within the ball of radius 1 that is looked at
+    begin = torch.sigmoid(20 * (torch.tensor(1.0) - 0.4))
+    expected = 1 - torch.sigmoid(20 * (nearest - 0.4)) / begin
+    assert crossing.sum() > 50
+    assert torch.allclose(opacity[crossing], expected.clamp(min=0)[crossing], atol=0.01)
+    assert expected[crossing].min() < 0.1
+    assert expected[crossing].max() > 0.9
 
 
 def test_an_opaque_ball_is_seen_where_it_is():

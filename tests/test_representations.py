@@ -13,7 +13,9 @@ from torch.nn import functional as F
 from dreamtime.representations import (
     EnvironmentMap,
     NeRF,
+    NeuS,
     feature_grid_nerf,
+    feature_grid_neus,
     flat_background,
     frequency_nerf,
     hash_grid_nerf,
@@ -24,14 +26,16 @@ from dreamtime.representations import (
 from dreamtime.representations.feature_grids import FeatureGrid, doubled
 from dreamtime.representations.hash_grid import HashGrid, TinyCudaHashGrid, corner_indices, quickest
 from dreamtime.representations.nerf import PositionalEncoding, conical_blob, solid_blob
-from dreamtime.types import Representation
+from dreamtime.types import Representation, SurfaceRepresentation
+from dreamtime.volume_rendering import optical_depths_from_distances
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 
-BUILDERS: dict[str, Callable[[torch.Generator], NeRF]] = {
+BUILDERS: dict[str, Callable[[torch.Generator], NeRF | NeuS]] = {
     "feature grid": lambda generator: feature_grid_nerf(generator, cells=(4, 8)),
     "hash grid": lambda generator: hash_grid_nerf(generator, levels=3, log2_entries=8, base_resolution=4, finest_resolution=16),
     "frequency": lambda generator: frequency_nerf(generator, frequencies=4, blocks=2, width=16),
+    "neus": lambda generator: feature_grid_neus(generator, cells=(4, 8)),
 }
 
 every_representation = pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS.keys())
@@ -108,6 +112,33 @@ def test_it_starts_as_a_blob_in_the_middle(build, generator):
     centre, rim = scene.density(torch.zeros(1, 3)), scene.density(F.normalize(some_points(generator(2)), dim=-1))
     assert centre.item() > 4
     assert rim.mean().item() < 0.02
+
+
+def test_only_neus_knows_how_far_its_surface_is(generator):
+    found = {name for name, build in BUILDERS.items() if isinstance(build(generator(1)), SurfaceRepresentation)}
+    assert found == {"neus"}
+
+
+def test_neus_starts_as_a_ball_whose_surface_has_half_the_density(generator):
+    scene = feature_grid_neus(generator(1), radius=0.4, sharpness=60.0)
+    rays = F.normalize(some_points(generator(2)), dim=-1)
+    for radius in (0.2, 0.4, 0.7):
+        distances = scene.distance(radius * rays)
+        assert torch.allclose(distances, torch.full_like(distances, radius - 0.4), atol=0.02)
+    scene.distance_gain = 0.0
+    assert scene.surface_density == 30
+    assert torch.allclose(scene.density(0.4 * rays), torch.tensor(30.0), atol=1e-3)
+    assert torch.allclose(scene.density(0.1 * rays), torch.tensor(60.0), atol=1e-3)
+
+
+def test_the_optical_depths_of_neus_are_those_between_the_ends_of_its_intervals(generator):
+    scene, points = feature_grid_neus(generator(1)), 0.5 * some_points(generator(2))
+    directions = F.normalize(some_points(generator(3)), dim=-1)
+    lengths = 0.01 + 0.1 * torch.rand(len(points), generator=generator(4))
+    begin, end = (points + side * lengths[:, None] / 2 * directions for side in (-1, 1))
+    expected = optical_depths_from_distances(scene.distance(begin), scene.distance(end), scene.sharpness)
+    assert torch.equal(scene.optical_depths(points, directions, lengths), expected)
+    assert 0.2 < (expected > 0).float().mean().item() < 0.8, "some go in, some come out"
 
 
 def test_the_blob_is_a_cone():

@@ -199,29 +199,50 @@ def test_a_trained_step_lowers_the_loss(tmp_path: Path):
         assert rows[-1] < rows[0] < guessing + other_terms + 2
 
 
-def test_the_teacher_has_a_pixel_for_every_patch():
+def test_the_teacher_has_pixels_for_every_patch():
     with seeded_initialisation(0):
         model, teacher = scorer.build_model(models.build_tokenizer(), width=64), scorer.Teacher().eval()
     images = torch.zeros(2, 3, 64, 64)
-    features = teacher.features(images)
-    assert features.shape == (2, 256, 4, 4)
+    parts, places, names = teacher(images)
+    assert parts.shape == (2, 128, 8, 8)
+    assert places.shape == (2, 256, 4, 4)
     assert model.vision_model(pixel_values=images).last_hidden_state.shape == (2, 1 + 4 * 4, 64)
-    assert teacher.names(features).shape == (2, NAMES)
+    assert names.shape == (2, NAMES)
 
 
-def test_whoever_agrees_with_the_teacher_is_not_taught(generator: Callable[[int], Generator]):
-    """Zero for a student that has the teacher's features, standardised by channel over the batch, and its view of the kinds."""
-    draw = generator(3)
-    features, taught = 5 + 3 * torch.randn(4, 256, 4, 4, generator=draw), torch.randn(4, scorer.NAMES, generator=draw)
-    flat = features.flatten(2).transpose(1, 2)
-    places = (flat - flat.mean((0, 1))) / flat.std((0, 1), correction=0)
-    assert scorer.teaching_loss(taught, places, taught, features).item() == pytest.approx(0, abs=1e-4)
-    ignorant = scorer.teaching_loss(taught, torch.zeros_like(places), taught, features).item()
-    assert ignorant == pytest.approx(2, abs=1e-3), "twice the variance of each channel, which is one"
+@pytest.mark.parametrize("per_side", [1, 2])
+def test_whoever_tells_what_the_teacher_saw_is_not_taught(per_side: int, generator: Callable[[int], Generator]):
+    """Zero for the teacher's features, standardised by channel over the batch, each place with all pixels that it covers."""
+    features = 5 + 3 * torch.randn(4, 6, 4 * per_side, 4 * per_side, generator=generator(3))
+    standard = (features - features.mean((0, 2, 3), keepdim=True)) / features.std((0, 2, 3), correction=0, keepdim=True)
+    told = torch.stack(
+        [
+            standard[:, :, per_side * row : per_side * (row + 1), per_side * column : per_side * (column + 1)].flatten(1)
+            for row in range(4)
+            for column in range(4)
+        ],
+        dim=1,
+    )
+    assert scorer.imitation_loss(told, features).item() == pytest.approx(0, abs=1e-4)
+    ignorant = scorer.imitation_loss(torch.zeros_like(told), features).item()
+    assert ignorant == pytest.approx(1, abs=1e-3), "the variance of each channel"
+
+
+def test_whoever_doubts_as_the_teacher_does_is_not_taught(generator: Callable[[int], Generator]):
+    taught = torch.randn(4, NAMES, generator=generator(3))
+    assert scorer.doubt_loss(taught, taught).item() == pytest.approx(0, abs=1e-4)
     kinds = len(QUESTIONS["kind"])
     truth = taught[:, :kinds].softmax(1)
     surprise = (truth * (truth.log() + math.log(kinds))).sum(1).mean().item()
-    assert scorer.teaching_loss(torch.zeros_like(taught), places, taught, features).item() == pytest.approx(surprise, abs=1e-4)
+    assert scorer.doubt_loss(torch.zeros_like(taught), taught).item() == pytest.approx(surprise, abs=1e-4)
+
+
+def test_a_training_can_go_on_from_what_was_written(trained: Path):
+    learnt = CLIPModel.from_pretrained(trained, dtype=torch.float32)
+    model, _, gathering = scorer.initial_scorer(models.build_tokenizer(), trained, 5, torch.device("cpu"))
+    for name, part in learnt.state_dict().items():
+        assert torch.allclose(model.state_dict()[name], part, atol=2e-3), name
+    assert all(torch.equal(part, value) for part, value in gathering.held)
 
 
 def test_the_config_names_the_layout(trained: Path):

@@ -132,6 +132,56 @@ def test_weights_are_the_product_of_what_passes_and_what_stays(generator):
     assert torch.allclose(vr.weights_from_density(densities, samples), torch.tensor(expected, dtype=torch.float64), atol=1e-14)
 
 
+def through_a_wall(sharpness: float, cosine: float, count: int = 400) -> tuple[torch.Tensor, torch.Tensor]:
+    """The weights of a ray that meets a wall 1 ahead at an angle, and the middle of the interval that each belongs to."""
+    ends = torch.linspace(0, 2, count + 1, dtype=torch.float64)
+    distances = cosine * (1 - ends)
+    depths = vr.optical_depths_from_distances(distances[:-1], distances[1:], sharpness)
+    return vr.weights_from_depths(depths, packed([count], ends.diff())), (ends[:-1] + ends[1:]) / 2
+
+
+def test_the_opacity_between_two_distances_is_that_of_neus(generator):
+    near, far = (torch.randn(2, 50, generator=generator(4), dtype=torch.float64) / 10).unbind()
+    cdf_near, cdf_far = (torch.sigmoid(30 * f) for f in (near, far))
+    opacity = 1 - torch.exp(-vr.optical_depths_from_distances(near, far, 30.0))
+    assert torch.allclose(opacity, ((cdf_near - cdf_far) / cdf_near).clamp(min=0), atol=1e-14)
+    assert bool((opacity[far >= near] == 0).all()), "on the way out nothing is met"
+    inputs = (near.requires_grad_(), far.requires_grad_())
+    assert torch.autograd.gradcheck(lambda a, b: vr.optical_depths_from_distances(a, b, 30.0), inputs)
+
+
+@pytest.mark.parametrize("cosine", [1.0, 0.5, 0.2])
+@pytest.mark.parametrize("sharpness", [5.0, 60.0, 1000.0])
+def test_the_weight_of_neus_is_largest_at_the_surface(sharpness: float, cosine: float):
+    """Unbiased, however blurred the surface is and at whatever angle a ray meets it; a density of the same shape is not."""
+    weights, t = through_a_wall(sharpness, cosine)
+    assert t[weights.argmax()].item() == pytest.approx(1, abs=0.006)
+    if sharpness * cosine < 50:
+        density = sharpness * torch.sigmoid(-sharpness * cosine * (1 - t)) * (1 - torch.sigmoid(-sharpness * cosine * (1 - t)))
+        biased = vr.weights_from_density(density, packed([400], torch.full((400,), 0.005, dtype=torch.float64)))
+        assert t[biased.argmax()].item() < 1 - 0.01, "the plain construction of section 3.1 comes too early"
+
+
+def test_a_sharp_surface_of_neus_is_a_hard_one():
+    weights, t = through_a_wall(1e5, 0.7, count=401)
+    assert weights.max().item() == pytest.approx(1)
+    assert t[weights.argmax()].item() == pytest.approx(1)
+
+
+def test_light_falls_as_the_distribution_of_neus_does():
+    weights, _ = through_a_wall(8.0, 1.0, count=10)
+    passed = torch.sigmoid(torch.tensor(-8.0)) / torch.sigmoid(torch.tensor(8.0))
+    assert weights.sum().item() == pytest.approx(1 - passed.item())
+
+
+@pytest.mark.parametrize("distance", [-100.0, 0.0, 100.0])
+def test_optical_depths_of_distances_stay_finite(distance: float):
+    near, far = (torch.full((3,), distance + step, requires_grad=True) for step in (0.0, -0.04))
+    depths = vr.optical_depths_from_distances(near, far, 1000.0)
+    gradients = torch.autograd.grad(depths.sum(), (near, far))
+    assert torch.isfinite(torch.stack([depths, *gradients])).all()
+
+
 def test_packed_dense_and_nerfacc_weights_agree_with_their_gradients(generator):
     densities = (20 * torch.rand(6, 12, generator=generator(5))).requires_grad_()
     lengths = 0.05 + 0.1 * torch.rand(6, 12, generator=generator(6))

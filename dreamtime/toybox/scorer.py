@@ -39,6 +39,7 @@ OPEN_COLOR = 0.1  # the share of captions that leave the colours open
 NEAR_MISSES = 3  # captions per picture that are wrong in one attribute
 SOFTENED = 0.25  # the share of pictures made coarse, as optimised shapes are
 SHIFT = 3  # pixels by which a picture is moved at most
+HINTED = 2  # the layer after which each patch tells what the teacher's earlier feature map holds there
 LARGEST_SCALE = 4.6052  # of the logits, as a logarithm: CLIP's limit of 100
 CHECKED_PICTURES = 600  # of a seed of their own, for the model card
 
@@ -99,7 +100,8 @@ class Teacher(nn.Module):
     """A small convolutional network that names what a picture shows.
 
     It learns that from several times fewer pictures than a vision transformer, which in turn learns much faster when each of
-    its tokens has to tell what the teacher saw in the same place: its last feature map has a pixel for every patch.
+    its tokens has to tell what the teacher saw in the same place: its last feature map has a pixel for every patch, and an
+    earlier one, from which the first layers can learn already, four.
     """
 
     def __init__(self) -> None:
@@ -109,9 +111,17 @@ class Teacher(nn.Module):
             return nn.Sequential(nn.Conv2d(channels, wider, 3, stride, 1, bias=False), nn.BatchNorm2d(wider), nn.ReLU())
 
         shape = [(3, 32, 2), (32, 64, 2), (64, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 1), (128, 128, 1)]
-        shape += [(128, 256, 2), (256, 256, 1), (256, 256, 1)]
-        self.features = nn.Sequential(*(block(*each) for each in shape))
+        self.parts = nn.Sequential(*(block(*each) for each in shape))
+        self.places = nn.Sequential(*(block(*each) for each in [(128, 256, 2), (256, 256, 1), (256, 256, 1)]))
         self.names = nn.Sequential(nn.Flatten(), nn.Linear(256 * 4 * 4, 128), nn.ReLU(), nn.Linear(128, NAMES))
+
+    def forward(
+        self, images: Float[Tensor, "B 3 64 64"]
+    ) -> tuple[Float[Tensor, "B 128 8 8"], Float[Tensor, "B 256 4 4"], Float[Tensor, "B K"]]:
+        """An earlier and the last feature map, and the logits of the names."""
+        parts = self.parts(images)
+        places = self.places(parts)
+        return parts, places, self.names(places)
 
 
 class Student(nn.Module):
@@ -121,6 +131,7 @@ class Student(nn.Module):
         super().__init__()
         self.names = nn.Linear(width, NAMES)
         self.places = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 256))
+        self.parts = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4 * 128))
 
 
 def image_features(model: CLIPModel, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
@@ -205,34 +216,61 @@ def train_teacher(known: Pictures, work: Path, steps: int, batch: int, seed: int
     def loss_of_step() -> Tensor:
         images, shown = seen(known, batch, generator, device)
         with mixed_precision(device):
-            names = teacher.names(teacher.features(images))
+            names = teacher(images)[-1]
         return naming_loss(names.float(), shown)
 
     loop("teacher", steps, work, {"teacher": teacher}, optimizer, 2e-3, generator, loss_of_step, lambda: None)
     return teacher.eval().requires_grad_(False)
 
 
-def teaching_loss(
-    names: Float[Tensor, "B K"],
-    places: Float[Tensor, "B N C"],
-    taught: Float[Tensor, "B K"],
-    features: Float[Tensor, "B C h w"],
-) -> Float[Tensor, ""]:
-    """How far a scorer is from its teacher: in what each place holds, in channels of unit variance, and in the likely kinds."""
-    wanted = F.batch_norm(features, None, None, training=True).flatten(2).transpose(1, 2)
+def imitation_loss(told: Float[Tensor, "B N D"], features: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:
+    """How far what is told of N places is from what a feature map holds there, in channels of unit variance.
+
+    A place that covers several pixels of the map tells all of them: D is C times their number.
+    """
+    per_side = int((told.shape[2] / features.shape[1]) ** 0.5)
+    wanted = F.unfold(F.batch_norm(features, None, None, training=True), per_side, stride=per_side)
+    return F.mse_loss(told, wanted.transpose(1, 2))
+
+
+def doubt_loss(names: Float[Tensor, "B K"], taught: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
+    """How far a scorer's doubts between the kinds are from its teacher's."""
     kinds = len(QUESTIONS["kind"])
-    doubts = F.kl_div(names[:, :kinds].log_softmax(1), taught[:, :kinds].softmax(1), reduction="batchmean")
-    return 2 * F.mse_loss(places, wanted) + doubts
+    return F.kl_div(names[:, :kinds].log_softmax(1), taught[:, :kinds].softmax(1), reduction="batchmean")
 
 
-def train(known: Pictures, teacher: Teacher, work: Path, steps: int, batch: int, seed: int, device: torch.device) -> CLIPModel:
-    """The scorer after its steps."""
-    tokenizer = models.build_tokenizer()
+def initial_scorer(
+    tokenizer: CLIPTokenizer, start: Path | None, seed: int, device: torch.device
+) -> tuple[CLIPModel, Student, Gathering]:
+    """An untrained scorer or the one in `start`, its heads, and what holds its last layer's reading."""
     with seeded_initialisation(seed):
         model = build_model(tokenizer).to(device)
         heads = Student(model.config.vision_config.hidden_size).to(device)
         gathering = Gathering(model.vision_model)
+    if start:
+        learnt = CLIPModel.from_pretrained(start, dtype=torch.float32, local_files_only=True)
+        model.load_state_dict(learnt.state_dict())
+        gathering.hold()
     plain_attention(model)
+    return model, heads, gathering
+
+
+def train(
+    known: Pictures,
+    teacher: Teacher,
+    work: Path,
+    steps: int,
+    batch: int,
+    seed: int,
+    device: torch.device,
+    start: Path | None = None,
+    compiled: bool = False,
+) -> CLIPModel:
+    """The scorer after its steps."""
+    tokenizer = models.build_tokenizer()
+    model, heads, gathering = initial_scorer(tokenizer, start, seed, device)
+    if compiled:
+        model.vision_model.compile()
     optimizer = torch.optim.AdamW([*model.parameters(), *heads.parameters()], lr=1e-3, weight_decay=0.02, betas=(0.9, 0.98))
     generator = Generator().manual_seed(seed)
 
@@ -243,16 +281,17 @@ def train(known: Pictures, teacher: Teacher, work: Path, steps: int, batch: int,
         worded = {wording(each, generator): each for each in captions}
         true, undecided = agreement(shown, list(worded.values()))
         with mixed_precision(device):
-            features = teacher.features(images)
-            taught = teacher.names(features)
+            part_features, place_features, taught = teacher(images)
             out = model.vision_model(pixel_values=images, output_hidden_states=True)
             names = heads.names(out.pooler_output).float()
+            parts = heads.parts(out.hidden_states[HINTED][:, 1:]).float()
             places = heads.places(out.hidden_states[-2][:, 1:]).float()  # before they are gathered
             picture = F.normalize(model.visual_projection(out.pooler_output).float(), dim=-1)
             read = text_features(model, tokenizer, list(worded))
         logits = model.logit_scale.exp() * picture @ read.T
         matching = contrastive_loss(logits, true.to(device), undecided.to(device)) + naming_loss(names, shown)
-        return matching + teaching_loss(names, places, taught.float(), features.float())
+        imitation = imitation_loss(parts, part_features.float()) + imitation_loss(places, place_features.float())
+        return matching + 2 * imitation + doubt_loss(names, taught.float())
 
     def hold() -> None:
         gathering.hold()
@@ -294,6 +333,8 @@ def write_card(
     for stage in ("teacher", "scorer"):
         shutil.copyfile(work / f"{stage}.csv", folder / f"{stage}-loss.csv")
     rows = "\n".join(f"| {name} | {share:.1%} | {count} |" for name, (share, count) in measured.items())
+    went_on = " It went on from an earlier scorer, made alike." if arguments.start else ""
+    start = " --start EARLIER" if arguments.start else ""
     folder.joinpath("README.md").write_text(f"""---
 license: apache-2.0
 library_name: transformers
@@ -311,12 +352,12 @@ the embedded diffusion model: from another seed, and on all combinations, those 
   a quarter made coarse, all moved by up to {SHIFT} pixels.
 * **Training.** {arguments.steps:,} steps of {arguments.batch} pictures, AdamW at 1e-3 with warm-up, plateau and linear decay;
   CLIP's loss, in which a picture may have several true captions, against {NEAR_MISSES} captions per picture that are wrong in
-  one attribute; the names of what a picture shows, one by one (`toybox.naming`), by heads that are then dropped; and the
-  feature map of a convolutional teacher that learnt those names first, in {arguments.teacher_steps:,} steps. The heads of the
-  last vision layer read one place each (`toybox.gathering`). {parameters / 1e6:.2f} M parameters.
+  one attribute; the names of what a picture shows, one by one (`toybox.naming`), by heads that are then dropped; and two
+  feature maps of a convolutional teacher that learnt those names first, in {arguments.teacher_steps:,} steps. The heads of the
+  last vision layer read one place each (`toybox.gathering`). {parameters / 1e6:.2f} M parameters.{went_on}
   Loss curves: `teacher-loss.csv`, `scorer-loss.csv`. Seed {arguments.seed}.
 * **Made again by** `python -m dreamtime.toybox.scorer --work FOLDER --pictures {arguments.pictures}
-  --teacher-steps {arguments.teacher_steps} --steps {arguments.steps} --batch {arguments.batch} --seed {arguments.seed}`;
+  --teacher-steps {arguments.teacher_steps} --steps {arguments.steps} --batch {arguments.batch} --seed {arguments.seed}{start}`;
   it resumes where it stopped.
 
 ## How often it is right
@@ -354,6 +395,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=8_000, help="(default %(default)s)")
     parser.add_argument("--batch", type=int, default=64, help="pictures per step (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1000, help="not the embedded model's (default %(default)s)")
+    parser.add_argument("--start", type=Path, help="a scorer of an earlier training to go on from (default: random weights)")
+    parser.add_argument("--compile", action="store_true", help="compile the scorer first, which needs a C++ compiler")
     parser.add_argument("--device", choices=DEVICES, default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO)
@@ -361,7 +404,10 @@ def main(argv: list[str] | None = None) -> None:
     device = torch.device(arguments.device)
     known = pictures(arguments.work, arguments.pictures, arguments.seed, device)
     teacher = train_teacher(known, arguments.work, arguments.teacher_steps, arguments.batch, arguments.seed, device)
-    model = train(known, teacher, arguments.work, arguments.steps, arguments.batch, arguments.seed, device)
+    # One that goes on meets the pictures in another order than before.
+    seed = arguments.seed + bool(arguments.start)
+    options = {"start": arguments.start, "compiled": arguments.compile}
+    model = train(known, teacher, arguments.work, arguments.steps, arguments.batch, seed, device, **options)
     measured = accuracies(model, draw(CHECKED_PICTURES, Generator().manual_seed(arguments.seed + 1), device))
     for name, (share, count) in measured.items():
         log.info("%s: %.1f %% of %d", name, 100 * share, count)
