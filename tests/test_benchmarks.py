@@ -4,10 +4,11 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from tiny_models import tiny_pipeline
 
-from benchmarks import clock, exact_prior, objectives, rows, text_to_3d
+from benchmarks import clock, exact_prior, objectives, rows, ruler, text_to_3d
 from dreamtime.evaluation.geometry import score
 from dreamtime.presets import Settings
 from dreamtime.toybox import WEIGHTS
@@ -115,3 +116,12 @@ def test_every_objective_made_a_cube_of_a_red_cube_by_the_table_that_is_kept():
     measured, _ = rows.of_model([row for row in table if row["prompt"] == "a red cube"], rows.digest_of(WEIGHTS))
     likest = {row["variant"]: row["likest"] for row in measured}
     assert likest == dict.fromkeys(objectives.VARIANTS, "cube") | {objectives.START: "sphere"}
+
+
+def test_the_ruler_asks_about_different_objects_and_counts_only_what_was_asked():
+    prompts = ruler.prompts_of_world(30, seed=1)
+    assert len(set(prompts)) == 30
+    assert prompts == ruler.prompts_of_world(30, seed=1) != ruler.prompts_of_world(30, seed=2)
+    asked = {"kind_right": [1.0, 0.0], "color_right": [1.0, 1.0], "r_color": [0.25, 1.0], "relation_right": [float("nan"), 1.0]}
+    row = ruler.row_of("all", pd.DataFrame(asked))
+    assert row == "| all | 2 | 50.0 % of 2 | 100.0 % of 2 |  | 100.0 % of 1 | 62.5 % of 2 |  |"

@@ -62,15 +62,19 @@ def test_a_step_takes_what_was_foretold(make: str, tmp_path) -> None:
     assert need.weights == sum(p.nbytes for module in modules for p in module.parameters())
 
 
-def test_the_way_back_through_a_rendering_takes_what_was_foretold(generator) -> None:
-    make = presets.REPRESENTATIONS["feature-grid"]
+@pytest.mark.parametrize("name", ["feature-grid", "neus"])
+def test_the_way_back_through_a_rendering_takes_what_was_foretold(name: str, generator) -> None:
+    make = presets.REPRESENTATIONS[name]
     scene = make(generator(0), CPU)
     points = torch.zeros(5000, 3)
 
     def work() -> None:
         points_now = points + 0
         density, albedo = scene.density_and_albedo(points_now)
-        (density.sum() + albedo.sum() + normals_by_differences(scene.density, points_now).sum()).backward()
+        total = density.sum() + albedo.sum() + normals_by_differences(scene.density, points_now).sum()
+        if name == "neus":
+            total = total + scene.optical_depths(points_now, points_now, torch.ones(5000)).sum()
+        total.backward()
 
     foretold = rendering_bytes(make(generator(0), torch.device("meta")), 5000)
     assert foretold == pytest.approx(peak_bytes(work), rel=0.05)

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from dreamtime.priors.autoencoder import economise
 from dreamtime.priors.options import Options
 from dreamtime.priors.skeletons import condition_shape, configuration_of, part_of, prior_of
+from dreamtime.types import SurfaceRepresentation
 from dreamtime.volume_rendering import normals_by_differences
 
 CPU = torch.device("cpu")
@@ -78,11 +79,14 @@ def rendering_bytes(scene: Any, samples: int) -> int:
     imagined(scene, mode)
     scene.requires_grad_(True)
     with mode:
-        points = torch.empty(samples, 3)
+        points, lengths = torch.empty(samples, 3), torch.empty(samples)
 
     def work() -> None:
         density, albedo = scene.density_and_albedo(points)
-        (density.sum() + albedo.sum() + normals_by_differences(scene.density, points).sum()).backward()
+        total = density.sum() + albedo.sum() + normals_by_differences(scene.density, points).sum()
+        if isinstance(scene, SurfaceRepresentation):
+            total = total + scene.optical_depths(points, points, lengths).sum()
+        total.backward()
 
     return peak_bytes(work)
 

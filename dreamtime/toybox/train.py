@@ -146,7 +146,9 @@ def train_vae(
 def export(vae: AutoencoderKL, unet: Any, text_encoder: nn.Module, folder: Path) -> None:
     """Write the pipeline and the embedding of cameras beside it, all but the text encoder in fp16, in files under 10 MB each.
 
-    The text encoder is tiny and stays fp32: transformers loads a checkpoint in its own precision, diffusers in fp32.
+    The text encoder is tiny and stays fp32: transformers loads a checkpoint in its own precision, diffusers in fp32, so that
+    from one in fp16 `StableDiffusionPipeline.from_pretrained(folder)` would hand half-precision embeddings to a UNet that
+    refuses them.
     """
     cameras, unet.class_embedding = unet.class_embedding, None
     pipeline = StableDiffusionPipeline(
