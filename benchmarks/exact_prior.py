@@ -142,7 +142,7 @@ def supervised(settings: Settings, what: Object, between: str) -> assembly.Scene
         scene.render,
         assembly.timetable_of(settings, prior.alphas_cumprod),
         towards_the_truth(what, prior, between, weight=settings.image_residual or 1.0),
-        assembly.regularizers_of(settings),
+        assembly.regularizers_of(settings, scene.representation),
         assembly.adam(settings, scene),
         settings.steps,
         chance,

@@ -18,18 +18,21 @@ from dreamtime.evaluation.scorers import load_scorer
 from dreamtime.evaluation.summary import MEASURES
 from dreamtime.evaluation.tables import candidates, texts_of, truth_table
 from dreamtime.toybox.portraits import random_objects
+from dreamtime.toybox.world import Object, twin
 
 HERE = Path(__file__).parent
 TOLD = ("kind_right", "color_right", "accent_right", "relation_right", "r_color", "r_geometry")
 
 
 def prompts_of_world(count: int, seed: int) -> list[str]:
-    """The captions of different objects, drawn as the scorer's checked pictures are."""
-    found = dict[str, None]()
+    """The captions of objects that look different, drawn as the scorer's checked pictures are."""
+    found = dict[Object, None]()
     generator = Generator().manual_seed(seed)
     while len(found) < count:
-        found |= dict.fromkeys(what.caption for what in random_objects(count - len(found), generator))
-    return list(found)
+        (what,) = random_objects(1, generator)
+        if twin(what) not in found:
+            found[what] = None
+    return [what.caption for what in found]
 
 
 def row_of(name: str, table: pd.DataFrame) -> str:

@@ -38,6 +38,7 @@ from dreamtime.preprocess import Reference
 from dreamtime.presets import PRESETS, WEIGHTINGS, Settings, one_of, preset, resolve_device
 from dreamtime.priors import loading
 from dreamtime.priors.hub import MODELS, on_this_disk, places_of
+from dreamtime.renderers import inwards
 from dreamtime.timesteps import lowest_timestep
 from dreamtime.toybox.novel_views import FIELD_OF_VIEW
 from dreamtime.types import (
@@ -175,7 +176,7 @@ def terms_of(settings: Settings, scene: Scene, reference: Reference) -> dict[str
         "rgb": (references.rgb_fidelity(reference.image), settings.rgb),
         "mask": (references.mask_fidelity(reference.mask), settings.mask),
         "3D normal smoothness": (
-            regularizers.normal_smoothness_3d(lambda points: normals_by_differences(scene.representation.density, points)),
+            regularizers.normal_smoothness_3d(lambda points: normals_by_differences(inwards(scene.representation), points)),
             settings.normal_smoothness_3d,
         ),
     }

@@ -98,26 +98,27 @@ def visible_albedo(
     return in_chunks(seen, points.to(device), normals.to(device), size=CHUNK // samples).clamp(0, 1).to(points.device)
 
 
-def surface_density(representation: Representation) -> float:
-    """The density to draw a scene's surface at, where it reaches that."""
-    return representation.surface_density if isinstance(representation, SurfaceRepresentation) else SURFACE_DENSITY
+def surface_level(
+    representation: Representation, density: Float[Tensor, " N"], level: float | None = None
+) -> tuple[float, tuple[str, ...]]:
+    """The density to draw a scene's surface at, given what it has at many points: `level`, or None for the scene's own.
 
-
-def surface_level(density: Float[Tensor, " N"], level: float) -> tuple[float, tuple[str, ...]]:
-    """The density to draw the surface at: `level`, or half-way through the scene's range where hardly anything reaches it.
-
-    Raises `EmptyScene` where there is none to cross.
+    A scene that knows its surface has it wherever anything is inside. Any other's is taken at `SURFACE_DENSITY`, or half-way
+    through its range where hardly anything reaches that. Raises `EmptyScene` where there is none to cross.
     """
     low, high = density.min().item(), density.max().item()
     if not math.isfinite(low + high):
         raise EmptyScene("The scene's density is not finite everywhere, so it has no surface: the run has diverged.")
     if high - low <= 1e-3 * max(high, 1.0):
         raise EmptyScene(f"The scene is empty: its density is {high:.3g} everywhere, so there is no surface to extract.")
-    if low < level < 0.6 * high:
-        return level, ()
+    if level is None and isinstance(representation, SurfaceRepresentation) and low < representation.surface_density < high:
+        return representation.surface_density, ()
+    wanted = SURFACE_DENSITY if level is None else level
+    if low < wanted < high / 2:
+        return wanted, ()
     middle = (low + high) / 2
     adapted = (
-        f"The density lies between {low:.3g} and {high:.3g}: the surface was taken at {middle:.3g} instead of {level:.3g}."
+        f"The density lies between {low:.3g} and {high:.3g}: the surface was taken at {middle:.3g} instead of {wanted:.3g}."
     )
     return middle, (adapted,)
 
@@ -176,7 +177,7 @@ def extract(
     axis = isosurface.cell_centres(resolution, bound).to(device_of(representation))
     grid = torch.cartesian_prod(axis, axis, axis)
     density = in_chunks(representation.density, grid)
-    level, notes = surface_level(density, surface_density(representation) if level is None else level)
+    level, notes = surface_level(representation, density, level)
 
     def opacity(values: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
         """Of a layer that halves the light at the level: bounded, and so nearer to linear between samples than the density."""

@@ -28,7 +28,7 @@ from dreamtime.types import (
     VolumeSamples,
 )
 from dreamtime.volume_rendering import (
-    Density,
+    Field,
     Normals,
     accumulate,
     cell_indices,
@@ -80,14 +80,14 @@ class OccupancyGrid(nn.Module):
         """Which cells have their centre in the ball."""
         return ((self.corners + 1 / self.resolution).norm(dim=-1) <= 1).view((self.resolution,) * 3)
 
-    def refresh(self, density: Density, generator: Generator) -> None:
+    def refresh(self, density: Field, generator: Generator) -> None:
         """Look at the scene again on every `every`-th call."""
         if self.calls % self.every == 0:
             self.look(density, generator)
         self.calls += 1
 
     @torch.no_grad()
-    def look(self, density: Density, generator: Generator) -> None:
+    def look(self, density: Field, generator: Generator) -> None:
         """Bring the cells up to date with the density at one random point in each."""
         cell = 2 / self.resolution
         points = self.corners + cell * torch.rand(self.corners.shape, generator=generator).to(self.corners)
@@ -144,6 +144,14 @@ def sampler_of(grid: OccupancyGrid) -> Sampler:
     return nerfacc_sampler(grid) if grid.occupied.is_cuda and has_nerfacc_kernels() else grid
 
 
+def inwards(scene: Representation) -> Field:
+    """What grows on the way into a scene, for its normals: its density, or its signed distance's negative."""
+    if isinstance(scene, SurfaceRepresentation):
+        surface = scene
+        return lambda points: -surface.distance(points)
+    return scene.density
+
+
 @dataclass(frozen=True)
 class VolumeRenderer:
     """Draws a scene of density and albedo: sample, evaluate, shade, accumulate, composite."""
@@ -154,24 +162,25 @@ class VolumeRenderer:
     faintest: float = 0.12  # weight per scene unit; what weighs less is left out
 
     def weights(
-        self, rays: Rays, samples: RaySamples, points: Float[Tensor, "S 3"], densities: Float[Tensor, " S"]
+        self, rays: Rays, samples: RaySamples, points: Float[Tensor, "S 3"], densities: Float[Tensor, " S"] | None = None
     ) -> Float[Tensor, " S"]:
-        """How much of its pixel each sample makes up; a scene of surfaces is asked anew, and told where the ray goes."""
-        if not isinstance(self.scene, SurfaceRepresentation):
-            return weights_from_density(densities, samples)
-        directions = rays.directions.index_select(0, samples.ray_indices)
-        return weights_from_depths(self.scene.optical_depths(points, directions, samples.t_ends - samples.t_starts), samples)
+        """How much of its pixel each sample makes up; a scene of surfaces is asked where the ray goes, not for its density."""
+        if isinstance(self.scene, SurfaceRepresentation):
+            directions = rays.directions.index_select(0, samples.ray_indices)
+            lengths = samples.t_ends - samples.t_starts
+            return weights_from_depths(self.scene.optical_depths(points, directions, lengths), samples)
+        return weights_from_density(self.scene.density(points) if densities is None else densities, samples)
 
     @torch.no_grad()
     def visible(self, rays: Rays, generator: Generator | None) -> RaySamples:
         """The samples that matter to the picture, found without gradients at a fraction of the cost of the others.
 
         Little is lost: through a density that is a softplus, a sample passes back at most its weight times a difference of
-        colours. What lies behind a surface is skipped as well as thin air.
+        colours. (Of a surface, what a ray grazes would pass back more.) What lies behind a surface is skipped as well as thin
+        air.
         """
         samples = self.sample(rays, generator)
-        points = midpoints(rays, samples)
-        weights = self.weights(rays, samples, points, self.scene.density(points))
+        weights = self.weights(rays, samples, midpoints(rays, samples))
         return select(samples, weights > self.faintest * (samples.t_ends - samples.t_starts))
 
     def __call__(
@@ -182,7 +191,7 @@ class VolumeRenderer:
         samples = self.visible(rays, generator)
         points = midpoints(rays, samples)
         densities, albedo = self.scene.density_and_albedo(points)
-        normals = self.normals(self.scene.density, points)
+        normals = self.normals(inwards(self.scene), points)
         weights = self.weights(rays, samples, points, densities)
 
         image_of = samples.ray_indices // (cameras.height * cameras.width)

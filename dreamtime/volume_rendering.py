@@ -13,10 +13,11 @@ from torch.nn import functional as F
 
 from dreamtime.types import Rays, RaySamples
 
-Density = Callable[[Float[Tensor, "N 3"]], Float[Tensor, " N"]]
+Field = Callable[[Float[Tensor, "N 3"]], Float[Tensor, " N"]]
+"""Points to a number at each: a density, or a signed distance."""
 
-Normals = Callable[[Density, Float[Tensor, "N 3"]], Float[Tensor, "N 3"]]
-"""A density and points to outward unit normals there, differentiable with respect to the scene."""
+Normals = Callable[[Field, Float[Tensor, "N 3"]], Float[Tensor, "N 3"]]
+"""A field that grows inwards and points to outward unit normals there, differentiable with respect to the scene."""
 
 
 def near_far(
@@ -81,7 +82,7 @@ def exclusive_sum(values: Float[Tensor, " S"], samples: RaySamples) -> Float[Ten
 
 
 def weights_from_depths(depths: Float[Tensor, " S"], samples: RaySamples) -> Float[Tensor, " S"]:
-    """w_i = T_i (1 - exp(-tau_i)) with T_i = exp(-sum_{j<i} tau_j) along each ray, of optical depths tau.
+    """w_i = T_i (1 - exp(-tau_i)) with T_i = exp(-sum_{j<i} tau_j) along each ray, of optical depths tau (NeRF, Eq. 3).
 
     Three intervals of depth ln 2 weigh 1/2, 1/4 and 1/8.
     """
@@ -89,17 +90,8 @@ def weights_from_depths(depths: Float[Tensor, " S"], samples: RaySamples) -> Flo
 
 
 def weights_from_density(densities: Float[Tensor, " S"], samples: RaySamples) -> Float[Tensor, " S"]:
-    """The same weights of a density that is constant on each interval: tau_i = sigma_i delta_i (NeRF, Eq. 3)."""
+    """The same weights of a density that is constant on each interval: tau_i = sigma_i delta_i."""
     return weights_from_depths(densities * (samples.t_ends - samples.t_starts), samples)
-
-
-def optical_depths_from_distances(near: Float[Tensor, " S"], far: Float[Tensor, " S"], sharpness: float) -> Float[Tensor, " S"]:
-    """tau_i = max(log Phi_s(f_i) - log Phi_s(f_{i+1}), 0) of the signed distances f where each interval begins and ends.
-
-    Then 1 - exp(-tau_i) is NeuS's opacity max((Phi_s(f_i) - Phi_s(f_{i+1})) / Phi_s(f_i), 0) (Eq. 13), and the light that
-    passes a surface met head on falls as Phi_s(f). Phi_s is the logistic function of s f, the sharpness s per scene unit.
-    """
-    return (F.logsigmoid(sharpness * near) - F.logsigmoid(sharpness * far)).clamp(min=0)
 
 
 def weights_from_dense_density(densities: Float[Tensor, "N S"], lengths: Float[Tensor, "N S"]) -> Float[Tensor, "N S"]:
@@ -108,13 +100,22 @@ def weights_from_dense_density(densities: Float[Tensor, "N S"], lengths: Float[T
     return torch.exp(depths - depths.cumsum(-1)) * -torch.expm1(-depths)
 
 
+def optical_depths_from_distances(near: Float[Tensor, " S"], far: Float[Tensor, " S"], sharpness: float) -> Float[Tensor, " S"]:
+    """tau_i = max(log Phi_s(f_i) - log Phi_s(f_{i+1}), 0) of the signed distances f where each interval begins and ends.
+
+    Then 1 - exp(-tau_i) is NeuS's opacity max((Phi_s(f_i) - Phi_s(f_{i+1})) / Phi_s(f_i), 0) (Eq. 13), and while a ray comes
+    nearer its light falls as Phi_s(f). Phi_s is the logistic function of s f, the sharpness s per scene unit.
+    """
+    return (F.logsigmoid(sharpness * near) - F.logsigmoid(sharpness * far)).clamp(min=0)
+
+
 def accumulate(weights: Float[Tensor, " S"], values: Float[Tensor, "S C"], samples: RaySamples) -> Float[Tensor, "N C"]:
     """The weighted sum of the values along each ray; zero on a ray without samples."""
     sums = values.new_zeros(samples.n_rays, values.shape[1])
     return sums.index_add(0, samples.ray_indices, weights[:, None] * values)
 
 
-def gradients_by_differences(field: Density, points: Float[Tensor, "N 3"], step: float = 0.02) -> Float[Tensor, "N 3"]:
+def gradients_by_differences(field: Field, points: Float[Tensor, "N 3"], step: float = 0.02) -> Float[Tensor, "N 3"]:
     """The gradient of a field by central differences over `step` scene units.
 
     Needs no derivative of the scene's own with respect to the points, so what is made of a grid's gradient can be
@@ -127,12 +128,12 @@ def gradients_by_differences(field: Density, points: Float[Tensor, "N 3"], step:
     return (ahead - behind).T / (2 * step)
 
 
-def normals_by_differences(density: Density, points: Float[Tensor, "N 3"], step: float = 0.02) -> Float[Tensor, "N 3"]:
+def normals_by_differences(density: Field, points: Float[Tensor, "N 3"], step: float = 0.02) -> Float[Tensor, "N 3"]:
     """Outward normals -grad sigma / |grad sigma| by central differences over `step` scene units; zero where density is flat."""
     return F.normalize(-gradients_by_differences(density, points, step), dim=-1)
 
 
-def normals_by_autograd(density: Density, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+def normals_by_autograd(density: Field, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
     """The same normals from the exact gradient, for scenes that can be differentiated twice."""
     with torch.enable_grad():
         points = points.detach().requires_grad_()

@@ -6,13 +6,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from tiny_models import tiny_pipeline
 
 from benchmarks import clock, exact_prior, objectives, rows, ruler, text_to_3d
+from dreamtime import assembly, presets
 from dreamtime.evaluation.geometry import score
 from dreamtime.presets import Settings
 from dreamtime.toybox import WEIGHTS
-from dreamtime.toybox.world import Thing
+from dreamtime.toybox.world import Thing, object_of, twin
 
 OLD = {"iou": "0.1000", "iou_scaled": "0.1000", "color": "99.00", "seconds": "9.0", "budget": "b", "guidance_scale": "9"}
 
@@ -121,7 +123,19 @@ def test_every_objective_made_a_cube_of_a_red_cube_by_the_table_that_is_kept():
 def test_the_ruler_asks_about_different_objects_and_counts_only_what_was_asked():
     prompts = ruler.prompts_of_world(30, seed=1)
     assert len(set(prompts)) == 30
+    objects = [object_of(prompt) for prompt in ruler.prompts_of_world(300, seed=1)]
+    assert not [what for what in objects if twin(what) != what and twin(what) in objects], "which nobody could tell apart"
     assert prompts == ruler.prompts_of_world(30, seed=1) != ruler.prompts_of_world(30, seed=2)
     asked = {"kind_right": [1.0, 0.0], "color_right": [1.0, 1.0], "r_color": [0.25, 1.0], "relation_right": [float("nan"), 1.0]}
     row = ruler.row_of("all", pd.DataFrame(asked))
     assert row == "| all | 2 | 50.0 % of 2 | 100.0 % of 2 |  | 100.0 % of 1 | 62.5 % of 2 |  |"
+
+
+def test_a_scene_is_held_to_the_truth_with_the_presets_own_terms():
+    settings = presets.preset("draft", "cpu", prompt="a red cube", steps=2, views=1, representation="neus")
+    scene = exact_prior.supervised(settings, Thing("cube", "red"), "images")
+    start = assembly.build_scene(settings, torch.device("cpu"), torch.Generator().manual_seed(settings.seed))
+    moved = [
+        not torch.equal(a, b) for a, b in zip(scene.representation.parameters(), start.representation.parameters(), strict=True)
+    ]
+    assert any(moved)

@@ -18,6 +18,7 @@ from dreamtime.evaluation.alignment import Solid, solid_of_distance
 from dreamtime.evaluation.views import PREVIEW_RESOLUTION, PREVIEWS, RESOLUTION, VIEWS, Portrait
 from dreamtime.generation import NonFiniteStep
 from dreamtime.presets import Settings
+from dreamtime.representations import feature_grid_neus
 from dreamtime.toybox.world import Thing
 
 GRID = cells.GLANCE_GRID
@@ -67,6 +68,15 @@ def test_a_scene_is_as_large_as_its_surface():
     radius = 0.5 + 0.02 * math.log(40.0 / level - 1)
     found = cells.solid_of_scene(sphere)
     distance = (GRID.points.norm(dim=-1) - radius).view(GRID.shape)
+    assert found.inside[distance < -1e-3].all()
+    assert not found.inside[distance > 1e-3].any()
+
+
+def test_a_scene_of_distances_is_as_large_as_they_say(generator: Callable[[int], Generator]):
+    scene = feature_grid_neus(generator(0), radius=0.5)
+    scene.distance_gain = 0.0
+    distance = (GRID.points.norm(dim=-1) - 0.5).view(GRID.shape)
+    found = cells.solid_of_scene(scene)
     assert found.inside[distance < -1e-3].all()
     assert not found.inside[distance > 1e-3].any()
 

@@ -225,6 +225,18 @@ def test_a_folder_of_other_settings_is_refused(tmp_path: Path):
         grid.open_folder(tmp_path / "new", plan(guidance_scale=7.5)[0])
 
 
+@pytest.mark.parametrize(("now", "goes_on"), [(Settings("a red cube").eikonal, True), (7.5, False)])
+def test_a_folder_from_before_there_was_a_setting_has_its_default(tmp_path: Path, now: float, goes_on: bool):
+    grid.open_folder(tmp_path / "new", plan(eikonal=now)[0])
+    path = tmp_path / "new" / "settings.json"
+    path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != "eikonal"}))
+    if goes_on:
+        grid.open_folder(tmp_path / "new", plan(eikonal=now)[0])
+    else:
+        with pytest.raises(EvaluationError, match=r"eikonal is 30\.0 there and 7\.5 here"):
+            grid.open_folder(tmp_path / "new", plan(eikonal=now)[0])
+
+
 def test_a_folder_of_another_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Another one has taken the place of the embedded model."""
     grid.open_folder(tmp_path / "new", plan()[0])

@@ -15,6 +15,9 @@ from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.priors.memory import Need, need_of, peak_bytes, rendering_bytes
 from dreamtime.priors.options import Options
 from dreamtime.priors.skeletons import condition_shape, configuration_of
+from dreamtime.regularizers import eikonal
+from dreamtime.renderers import inwards
+from dreamtime.types import RaySamples, Rendering, VolumeSamples
 from dreamtime.volume_rendering import normals_by_differences
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
@@ -71,9 +74,13 @@ def test_the_way_back_through_a_rendering_takes_what_was_foretold(name: str, gen
     def work() -> None:
         points_now = points + 0
         density, albedo = scene.density_and_albedo(points_now)
-        total = density.sum() + albedo.sum() + normals_by_differences(scene.density, points_now).sum()
+        total = density.sum() + albedo.sum() + normals_by_differences(inwards(scene), points_now).sum()
         if name == "neus":
             total = total + scene.optical_depths(points_now, points_now, torch.ones(5000)).sum()
+            intervals = RaySamples(torch.zeros(5000, dtype=torch.long), torch.zeros(5000), torch.ones(5000), 1)
+            samples = VolumeSamples(intervals, torch.ones(5000), points_now, points_now, points_now)
+            empty = torch.zeros(1, 1, 1, 3)
+            total = total + eikonal(scene.distance)(Rendering(empty, empty[..., :1], empty[..., :1], empty, samples), 0.0)
         total.backward()
 
     foretold = rendering_bytes(make(generator(0), torch.device("meta")), 5000)

@@ -102,6 +102,15 @@ def test_the_surface_of_signed_distances_lies_where_they_are_zero(generator):
     assert extraction.notes == ()
 
 
+def test_a_thin_plate_of_signed_distances_is_as_thin_in_the_mesh(generator):
+    scene = feature_grid_neus(generator(0))
+    scene.distance_gain = 0.0
+    scene.distance = lambda points: (points.abs() - torch.tensor([0.5, 0.5, 0.015])).amax(dim=-1)
+    scene.density = lambda points: scene.sharpness * torch.sigmoid(-scene.sharpness * scene.distance(points))
+    mesh = meshes.extract(scene, 128, smoothing=0).mesh
+    assert mesh.vertices[:, 2].abs().max().item() == pytest.approx(0.015, abs=0.002)
+
+
 def test_what_reaches_out_of_the_cube_is_cut_flush():
     solid = as_trimesh(meshes.extract(Solid(lambda p: p[:, 2] + 0.5, grey), 24, smoothing=0).mesh)
     assert solid.is_watertight

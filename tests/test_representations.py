@@ -141,6 +141,16 @@ def test_the_optical_depths_of_neus_are_those_between_the_ends_of_its_intervals(
     assert 0.2 < (expected > 0).float().mean().item() < 0.8, "some go in, some come out"
 
 
+def test_head_on_the_optical_depth_of_neus_is_its_density_times_a_short_way(generator):
+    """Eq. 13 of a short interval is Eq. 10: s (1 - Phi_s(f)) where the distance falls as fast as the ray goes."""
+    scene = feature_grid_neus(generator(1), radius=0.4, sharpness=20.0)
+    scene.distance_gain = 0.0
+    outwards = F.normalize(some_points(generator(2)), dim=-1)
+    points = torch.linspace(0.3, 0.5, len(outwards))[:, None] * outwards
+    depths = scene.optical_depths(points, -outwards, torch.full((len(points),), 0.002))
+    assert torch.allclose(depths / 0.002, scene.density(points), rtol=0.02)
+
+
 def test_the_blob_is_a_cone():
     points = torch.tensor([[0.0, 0.0, 0.0], [0.25, 0.0, 0.0], [0.0, 0.3, 0.4], [1.0, 0.0, 0.0]])
     assert torch.allclose(conical_blob(points), torch.tensor([10.0, 5.0, 0.0, -10.0]), atol=1e-5)

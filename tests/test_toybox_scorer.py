@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -91,9 +92,9 @@ def test_pictures_are_moved_by_a_few_pixels_over_their_own_background(generator:
     torch.testing.assert_close(moved.sum(dim=(1, 2, 3)), images.sum(dim=(1, 2, 3)))
 
 
-def run(work: Path, output: Path) -> None:
+def run(work: Path, output: Path, *more: str) -> None:
     arguments = "--pictures 24 --teacher-steps 3 --steps 3 --batch 6 --seed 5 --device cpu".split()
-    scorer.main(["--work", str(work), "--output", str(output), *arguments])
+    scorer.main(["--work", str(work), "--output", str(output), *arguments, *more])
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +195,7 @@ def test_a_trained_step_lowers_the_loss(tmp_path: Path):
     scorer.train(known, teacher, tmp_path, 60, 4, 0, torch.device("cpu"))
     guessing = sum(math.log(len(answers)) for answers in QUESTIONS.values())  # the naming loss of a model that knows nothing
     captions = 4 * (1 + scorer.NEAR_MISSES)
-    for stage, other_terms in (("teacher", 0), ("scorer", math.log(captions) + 2 + math.log(len(QUESTIONS["kind"])))):
+    for stage, other_terms in (("teacher", 0), ("scorer", math.log(captions) + 2 * 2 + math.log(len(QUESTIONS["kind"])))):
         rows = [float(line.split(",")[1]) for line in (tmp_path / f"{stage}.csv").read_text().splitlines()[1:]]
         assert rows[-1] < rows[0] < guessing + other_terms + 2
 
@@ -237,12 +238,22 @@ def test_whoever_doubts_as_the_teacher_does_is_not_taught(generator: Callable[[i
     assert scorer.doubt_loss(torch.zeros_like(taught), taught).item() == pytest.approx(surprise, abs=1e-4)
 
 
-def test_a_training_can_go_on_from_what_was_written(trained: Path):
+def test_a_training_can_go_on_from_what_was_written(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     learnt = CLIPModel.from_pretrained(trained, dtype=torch.float32)
     model, _, gathering = scorer.initial_scorer(models.build_tokenizer(), trained, 5, torch.device("cpu"))
     for name, part in learnt.state_dict().items():
         assert torch.allclose(model.state_dict()[name], part, atol=2e-3), name
     assert all(torch.equal(part, value) for part, value in gathering.held)
+
+    monkeypatch.setattr(scorer, "CHECKED_PICTURES", 8)
+    work = trained.parent / "work"
+    with pytest.raises(ValueError, match=r"began from random weights, not from [0-9a-f]{12}: choose another one"):
+        run(work, tmp_path / "out", "--start", str(trained))
+    shutil.copytree(work, tmp_path / "work", ignore=shutil.ignore_patterns("scorer.*", "scorer-start.txt"))
+    run(tmp_path / "work", tmp_path / "out", "--start", str(trained))
+    further = CLIPModel.from_pretrained(tmp_path / "out", dtype=torch.float32).state_dict()
+    assert not all(torch.equal(part, further[name]) for name, part in learnt.state_dict().items())
+    assert "--seed 5 --start EARLIER`" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_the_config_names_the_layout(trained: Path):

@@ -75,7 +75,7 @@ def solid_of_scene(representation: Representation) -> Solid:
     """The inside of a scene's surface, where its mesh would be extracted; raises `EmptyScene`."""
     points = GLANCE_GRID.points.float().to(device_of(representation))
     density = meshes.in_chunks(representation.density, points).cpu()
-    level, _ = meshes.surface_level(density, meshes.surface_density(representation))
+    level, _ = meshes.surface_level(representation, density)
     return without_hollows(Solid(GLANCE_GRID, (density > level).view(GLANCE_GRID.shape)))
 
 

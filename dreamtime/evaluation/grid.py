@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import MISSING, fields
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,13 @@ def weights_of(cell: Settings) -> str:
     return digest.hexdigest()[:12] if files else ""
 
 
+def defaults() -> dict[str, Any]:
+    """The settings that need not be given, as JSON holds them."""
+    usual = {field.name: field.default for field in fields(Settings) if field.default is not MISSING}
+    values: dict[str, Any] = json.loads(json.dumps(usual))
+    return values
+
+
 def open_folder(root: Path, cell: Settings, derived: Collection[str] = ()) -> None:
     """Make the folder one of cells with these settings; raises `EvaluationError` if it is one of others already.
 
@@ -107,6 +115,8 @@ def open_folder(root: Path, cell: Settings, derived: Collection[str] = ()) -> No
             found = None
         if not isinstance(found, dict):
             raise EvaluationError(f"The file {path} is damaged: choose another folder.")
+        # A folder from before there was some setting was made as its default still has it.
+        found = {name: value for name, value in defaults().items() if name in common} | found
         for name in sorted(common.keys() | found.keys()):
             if common.get(name) != found.get(name):
                 said = f"{name} is {found.get(name)!r} there and {common.get(name)!r} here"

@@ -18,7 +18,7 @@ from dreamtime.priors.autoencoder import economise
 from dreamtime.priors.options import Options
 from dreamtime.priors.skeletons import condition_shape, configuration_of, part_of, prior_of
 from dreamtime.types import SurfaceRepresentation
-from dreamtime.volume_rendering import normals_by_differences
+from dreamtime.volume_rendering import gradients_by_differences, normals_by_differences
 
 CPU = torch.device("cpu")
 
@@ -74,7 +74,10 @@ def bytes_of(module: nn.Module) -> int:
 
 
 def rendering_bytes(scene: Any, samples: int) -> int:
-    """The peak of looking a scene on the meta device up at so many points, with normals by differences, and of the way back."""
+    """The peak of looking a scene on the meta device up at so many points, with normals by differences, and of the way back.
+
+    A scene of surfaces is also asked for optical depths along rays and, by the eikonal term, for its distance's gradient.
+    """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     imagined(scene, mode)
     scene.requires_grad_(True)
@@ -83,9 +86,13 @@ def rendering_bytes(scene: Any, samples: int) -> int:
 
     def work() -> None:
         density, albedo = scene.density_and_albedo(points)
-        total = density.sum() + albedo.sum() + normals_by_differences(scene.density, points).sum()
+        total = density.sum() + albedo.sum()
         if isinstance(scene, SurfaceRepresentation):
             total = total + scene.optical_depths(points, points, lengths).sum()
+            total = total + normals_by_differences(scene.distance, points).sum()
+            total = total + gradients_by_differences(scene.distance, points).norm(dim=-1).sum()
+        else:
+            total = total + normals_by_differences(scene.density, points).sum()
         total.backward()
 
     return peak_bytes(work)

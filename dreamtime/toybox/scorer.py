@@ -9,6 +9,7 @@ is right about pictures of the true objects.
 
 import argparse
 import csv
+import hashlib
 import logging
 import shutil
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
+from dreamtime.checkpoints import write_atomically
 from dreamtime.prompts import VIEWS
 from dreamtime.toybox import SCORER, models
 from dreamtime.toybox.gathering import PLACES, SIDE, Gathering
@@ -239,10 +241,21 @@ def doubt_loss(names: Float[Tensor, "B K"], taught: Float[Tensor, "B K"]) -> Flo
     return F.kl_div(names[:, :kinds].log_softmax(1), taught[:, :kinds].softmax(1), reduction="batchmean")
 
 
+def check_start(work: Path, start: Path | None) -> None:
+    """Note in the work folder what its scorer begins from; raises ValueError where one is there that began elsewhere."""
+    began = hashlib.sha256((start / "model.safetensors").read_bytes()).hexdigest()[:12] if start else "random weights"
+    note = work / "scorer-start.txt"
+    if (work / "scorer.safetensors").exists() and note.exists() and (found := note.read_text()) != began:
+        raise ValueError(
+            f"The work folder {work} holds a scorer that began from {found}, not from {began}: choose another one."
+        )
+    write_atomically(note, lambda path: path.write_text(began))
+
+
 def initial_scorer(
     tokenizer: CLIPTokenizer, start: Path | None, seed: int, device: torch.device
 ) -> tuple[CLIPModel, Student, Gathering]:
-    """An untrained scorer or the one in `start`, its heads, and what holds its last layer's reading."""
+    """An untrained scorer or the one in `start`, its untrained heads, and what holds its last layer's reading."""
     with seeded_initialisation(seed):
         model = build_model(tokenizer).to(device)
         heads = Student(model.config.vision_config.hidden_size).to(device)
@@ -267,6 +280,7 @@ def train(
     compiled: bool = False,
 ) -> CLIPModel:
     """The scorer after its steps."""
+    check_start(work, start)
     tokenizer = models.build_tokenizer()
     model, heads, gathering = initial_scorer(tokenizer, start, seed, device)
     if compiled:
@@ -333,8 +347,8 @@ def write_card(
     for stage in ("teacher", "scorer"):
         shutil.copyfile(work / f"{stage}.csv", folder / f"{stage}-loss.csv")
     rows = "\n".join(f"| {name} | {share:.1%} | {count} |" for name, (share, count) in measured.items())
-    went_on = " It went on from an earlier scorer, made alike." if arguments.start else ""
-    start = " --start EARLIER" if arguments.start else ""
+    went_on = " It went on from an earlier scorer." if arguments.start else ""
+    start = (" --start EARLIER" if arguments.start else "") + (" --compile" if arguments.compile else "")
     folder.joinpath("README.md").write_text(f"""---
 license: apache-2.0
 library_name: transformers
@@ -404,7 +418,7 @@ def main(argv: list[str] | None = None) -> None:
     device = torch.device(arguments.device)
     known = pictures(arguments.work, arguments.pictures, arguments.seed, device)
     teacher = train_teacher(known, arguments.work, arguments.teacher_steps, arguments.batch, arguments.seed, device)
-    # One that goes on meets the pictures in another order than before.
+    # One that goes on meets the pictures in another order than one that begins.
     seed = arguments.seed + bool(arguments.start)
     options = {"start": arguments.start, "compiled": arguments.compile}
     model = train(known, teacher, arguments.work, arguments.steps, arguments.batch, seed, device, **options)

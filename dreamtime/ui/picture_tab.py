@@ -121,7 +121,7 @@ def connect_elevation(tab: PictureTab) -> None:
             degrees = elevation_found(settings, reference_of(picture, ratio, removal))
             return {tab.elevation: round(degrees), tab.found: found_in_words(degrees)}
 
-    visible: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private", "show_progress_on": [tab.elevation]}
+    visible: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private", "show_progress_on": [tab.object]}
     tab.estimate.click(estimate_pressed, [*tab.framing, tab.prior], [tab.elevation, tab.found], **RUNNING, **visible)
     tab.picture.change(lambda: gr.HTML(visible=False), None, tab.found, queue=False, **QUIET)
 

@@ -45,6 +45,7 @@ class TextTab:
     prior: gr.Dropdown
     start: gr.Textbox  # hidden: the preset, prior and method that the knobs stand as set by
     knobs: dict[str, Component]  # by the field of `Settings` that each stands for
+    examples: gr.Dataset | None
     stage: Stage
 
     @property
@@ -84,16 +85,19 @@ def drawer(values: dict[str, Any]) -> tuple[gr.Dropdown, dict[str, Component]]:
 
 def controls(server: Server, values: dict[str, Any]) -> dict[str, Any]:
     """Everything a person can choose and press."""
-    words = {"label": "Prompt", "placeholder": "One object, for example: a red cube"}
-    prompt = gr.Textbox(**words, lines=2, max_lines=4, max_length=MAX_PROMPT_CHARACTERS, elem_id="dt-prompt")
-    if examples := example_prompts():
-        gr.Examples([[text] for text in examples], [prompt], label=f"Examples of what {PRIOR} knows", examples_per_page=20)
+    asking = {"label": "Prompt", "placeholder": "One object, for example: a red cube"}
+    prompt = gr.Textbox(**asking, lines=2, max_lines=4, max_length=MAX_PROMPT_CHARACTERS, elem_id="dt-prompt")
+    examples = None
+    if texts := example_prompts():
+        words = {"label": f"Examples of what {PRIOR} knows", "samples_per_page": 20}
+        examples = gr.Dataset(components=[prompt], samples=[[text] for text in texts], **words)
     preset = gr.Radio(text_presets(server, AUTOMATIC), value=PRESET, label="Quality", elem_classes="dt-presets")
     seed, randomise = seed_row()
     go = gr.Button("Generate", variant="primary", size="lg")
     prior, knobs = drawer(values)
     start = gr.Textbox(start_word(PRESET, AUTOMATIC, values["method"]), visible=False)
     chosen = {"prompt": prompt, "preset": preset, "seed": seed, "randomise": randomise, "prior": prior, "knobs": knobs}
+    chosen["examples"] = examples
     return {**chosen, "start": start, "go": go, **earlier_runs()}
 
 
@@ -108,5 +112,5 @@ def lay_out(server: Server, banner: gr.HTML) -> TextTab:
             idle = panels.showcase(examples) if examples else panels.picture("Your object takes shape here.")
             invitation = "Describe one object and press Generate."
             stage = build_stage("text", invitation, idle, schedule_preview(values, AUTOMATIC), values["steps"], left)
-    own = {name: left[name] for name in ("prompt", "preset", "randomise", "prior", "start", "knobs")}
+    own = {name: left[name] for name in ("prompt", "preset", "randomise", "prior", "start", "knobs", "examples")}
     return TextTab(banner, **own, stage=stage)

@@ -130,3 +130,5 @@ def connect_choices(tab: TextTab, server: Server) -> None:
     # Apart from the knobs, since estimating a GPU's memory takes seconds.
     gr.on(starts[1:], choices(server), [tab.prior, method], tab.preset, queue=False, **QUIET)
     tab.prior.change(banner_of, tab.prior, tab.banner, queue=False, **QUIET)
+    if tab.examples:
+        tab.examples.click(lambda chosen: chosen[0], tab.examples, tab.prompt, queue=False, **quiet(tab.banner))
