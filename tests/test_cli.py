@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trimesh
 from tiny_models import tiny_pipeline
 
 import dreamtime
@@ -135,11 +136,13 @@ def test_a_run_can_be_stopped_as_soon_as_its_id_is_told(model, tmp_path, monkeyp
     assert capsys.readouterr().err.endswith("dreamtime: Nobody works on this run: there is nothing to stop.\n")
 
 
-def test_an_interrupt_while_the_mesh_is_made_says_how_to_go_on(model, tmp_path, monkeypatch, capsys) -> None:
-    def interrupted(run: runs.Run) -> runs.Result:
-        raise KeyboardInterrupt
+def interrupting(run: runs.Run) -> runs.Result:
+    """Somebody presses Ctrl-C while the mesh is made."""
+    raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs, "deliver", interrupted)
+
+def test_an_interrupt_while_the_mesh_is_made_says_how_to_go_on(model, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(runs, "deliver", interrupting)
     assert main(["text", "a red cube", "--runs", str(tmp_path), "--prior", model, *SMALL]) == 130
     (run,) = tmp_path.iterdir()
     said = capsys.readouterr().err
@@ -153,6 +156,18 @@ def test_a_run_whose_checkpoint_is_gone_begins_anew_and_says_so(model, tmp_path,
     (run / "checkpoint.safetensors").unlink()
     assert main(["resume", run.name, "--runs", str(tmp_path)]) == 0
     assert "begins anew" in capsys.readouterr().err
+
+
+def test_signed_distances_stop_resume_and_deliver(model, tmp_path, monkeypatch, capsys) -> None:
+    arguments = ["--runs", str(tmp_path), "--prior", model, *SMALL, "--representation", "neus"]
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "deliver", interrupting)
+        assert main(["text", "a red cube", *arguments]) == 130
+    (run,) = tmp_path.iterdir()
+    capsys.readouterr()
+    assert main(["resume", run.name, "--runs", str(tmp_path), "-o", str(tmp_path / "cube.glb"), "--quiet"]) == 0
+    assert trimesh.load(tmp_path / "cube.glb").extents.max() > 0.5
+    assert json.loads((run / "settings.json").read_text())["representation"] == "neus"
 
 
 def test_a_representation_for_gpus_is_named_as_such_on_a_cpu() -> None:
