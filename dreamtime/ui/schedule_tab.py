@@ -93,4 +93,5 @@ def schedule_tab() -> None:
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     changes = [component.change for component in inputs]
     gr.on(changes, comparison, inputs, [chart, shares], trigger_mode="always_last", **quiet)
-    save.click(download_pressed, inputs, text, show_progress_on=[chart], **quiet).success(None, text, js=SAVE, api_visibility="private")
+    written = save.click(download_pressed, inputs, text, show_progress_on=[chart], **quiet)
+    written.success(None, text, js=SAVE, api_visibility="private")
