@@ -184,7 +184,7 @@ def weighted(regularizer: Regularizer, weight: float) -> Regularizer:
 
 def regularizers_of(settings: Settings, representation: Representation) -> dict[str, Regularizer]:
     """Those with a weight above zero."""
-    terms = {
+    terms: dict[str, tuple[Regularizer, float]] = {
         "opacity": (regularizers.opacity, settings.opacity),
         "orientation": (regularizers.orientation, settings.orientation),
         "entropy": (regularizers.entropy, settings.entropy),
