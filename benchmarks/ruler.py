@@ -44,7 +44,7 @@ def row_of(name: str, table: pd.DataFrame) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--objects", type=int, default=200, help="how many (default %(default)s)")
+    parser.add_argument("--objects", type=int, default=60, help="how many (default %(default)s)")
     parser.add_argument("--seed", type=int, default=3000, help="not the scorer's (default %(default)s)")
     parser.add_argument("--scorer", default="toybox", help="who judges, as for `evaluate` (default %(default)s)")
     parser.add_argument("--output", type=Path, default=HERE / "ruler.md", help="where it is written (default %(default)s)")
