@@ -25,7 +25,7 @@ def quiet(told: Component) -> dict[str, Any]:
     """The same for events that write into fields: of what goes on, hidden as it is, only the component `told` hears.
 
     Gradio would tell each field that is written to, at every event of the page from then on; a field that is told something
-    in the very moment when somebody types into it loses what was typed.
+    in the very moment when somebody types into it may lose what was typed.
     """
     return {**QUIET, "show_progress_on": [told]}
 
