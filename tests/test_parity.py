@@ -4,6 +4,7 @@ The pipelines are of random weights in the layouts of the Hub, and the embedded 
 """
 
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import (
+    AutoencoderTiny,
     DDIMScheduler,
     DiffusionPipeline,
     IFPipeline,
@@ -25,6 +27,7 @@ from torch import Tensor
 from dreamtime import diffusion
 from dreamtime.distillation import guided_noise
 from dreamtime.priors import loading
+from dreamtime.priors.folders import TINY_VAE
 from dreamtime.priors.options import Options
 from dreamtime.priors.rectified_flow import RectifiedFlowPrior
 from dreamtime.toybox import WEIGHTS
@@ -256,8 +259,9 @@ def test_encode_is_the_scaled_posterior_mean_with_its_gradient(case: Case, gener
     torch.testing.assert_close(images.grad, theirs_in.grad, rtol=1e-4, atol=3e-6)
 
 
-def test_decode_is_what_the_pipeline_shows(case: Case, generator) -> None:
-    prior = loading.load_prior(case.folder, CPU, FLOAT, Options(decodes=True))
+def test_decode_is_what_the_pipeline_shows(case: Case, tmp_path: Path, generator) -> None:
+    plain = shutil.copytree(case.folder, tmp_path / "plain", ignore=shutil.ignore_patterns(TINY_VAE))
+    prior = loading.load_prior(plain, CPU, FLOAT, Options(decodes=True))
     assert isinstance(prior, DecodingPrior)
     x = 0.3 * start(case, generator(4))
     if isinstance(case.pipeline, IFPipeline):
@@ -266,6 +270,23 @@ def test_decode_is_what_the_pipeline_shows(case: Case, generator) -> None:
         config = case.pipeline.vae.config
         theirs = case.pipeline.vae.decode(x / config.scaling_factor + (config.shift_factor or 0)).sample
     close(prior.decode(x), (theirs.permute(0, 2, 3, 1) / 2 + 0.5).clamp(0, 1), 1e-6)
+
+
+def test_a_tiny_vae_decodes_in_the_place_of_the_vae(case: Case, tmp_path: Path, generator) -> None:
+    """Where one lies beside it: then the VAE's own decoder is not even kept."""
+    if isinstance(case.pipeline, IFPipeline):
+        pytest.skip("its images are its latents")
+    shutil.copytree(case.folder, tmp_path / "with")
+    channels, levels = case.pipeline.vae.config.latent_channels, len(case.pipeline.vae.config.block_out_channels)
+    widths, blocks = (8,) * levels, (1,) * levels
+    tiny = AutoencoderTiny(3, 3, widths, widths, latent_channels=channels, num_encoder_blocks=blocks, num_decoder_blocks=blocks)
+    tiny.save_pretrained(tmp_path / "with" / TINY_VAE)
+    prior = loading.load_prior(tmp_path / "with", CPU, FLOAT, Options(decodes=True))
+    x = start(case, generator(4))
+    close(prior.decode(x), (tiny.decode(x).sample.permute(0, 2, 3, 1) / 2 + 0.5).clamp(0, 1), 1e-6)
+    assert not list(prior.vae.model.decoder.parameters())
+    assert not any(parameter.requires_grad for parameter in prior.vae.parameters())
+    assert loading.load_prior(tmp_path / "with", CPU, FLOAT).vae.tiny is None
 
 
 def test_encode_resizes_to_the_models_resolution(case: Case) -> None:

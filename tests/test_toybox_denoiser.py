@@ -70,7 +70,7 @@ def numbered() -> Denoiser:
 
 
 def plan(**asked: int) -> Training:
-    known = {"pictures": 40, "vae_steps": 0, "vae_batch": 16, "lesson_steps": 0, "steps": 0, "batch": 600, "seed": 0}
+    known = {"pictures": 40, "vae_steps": 0, "vae_batch": 16, "tiny_vae_steps": 0, "lesson_steps": 0, "steps": 0, "batch": 600, "seed": 0}
     return Training(**{**known, **asked})
 
 

@@ -16,7 +16,7 @@ from torch import Generator
 
 from dreamtime.cameras import sample_cameras
 from dreamtime.priors.camera_embedding import NUMBERS, CameraEmbedding
-from dreamtime.priors.folders import CAMERA_EMBEDDING
+from dreamtime.priors.folders import CAMERA_EMBEDDING, TINY_VAE
 from dreamtime.prompts import VIEWS
 from dreamtime.toybox import models, train, training
 from dreamtime.toybox.denoiser import Denoiser
@@ -41,7 +41,7 @@ NO_SAMPLES: Callable[..., None] = lambda *_: None  # noqa: E731 (a stand-in)
 
 
 def run(folder: Path, output: Path, *more: str) -> None:
-    arguments = "--pictures 64 --vae-steps 2 --lesson-steps 2 --steps 2 --seed 3 --device cpu".split()
+    arguments = "--pictures 64 --vae-steps 2 --tiny-vae-steps 2 --lesson-steps 2 --steps 2 --seed 3 --device cpu".split()
     train.main(["--work", str(folder), "--output", str(output), *arguments, *more])
 
 
@@ -68,6 +68,7 @@ def test_the_library_loads_what_was_written_and_generates(trained: Path):
     assert first.isfinite().all()
     assert torch.equal(first, sample(0))
     assert not torch.equal(first, sample(1))
+    assert {part.dtype for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder)} == {torch.float32}
     assert pipeline.unet.config.sample_size == 16
     assert pipeline.scheduler.config.prediction_type == "v_prediction"
 
@@ -76,9 +77,9 @@ def test_what_was_written_is_small_plain_and_half_precision(trained: Path):
     files = [path for path in trained.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".md", ".png", ".csv"}
     assert max(path.stat().st_size for path in files) < 10_000_000
-    for part, dtype in (("unet", torch.float16), ("vae", torch.float16), ("text_encoder", torch.float32)):
+    for part in ("unet", "vae", "text_encoder", CAMERA_EMBEDDING, TINY_VAE):
         shards = list((trained / part).glob("*.safetensors"))
-        assert {x.dtype for shard in shards for x in load_file(shard).values() if x.is_floating_point()} == {dtype}
+        assert {x.dtype for shard in shards for x in load_file(shard).values() if x.is_floating_point()} == {torch.float16}
 
 
 def test_latents_are_scaled_to_unit_variance(trained: Path):
@@ -102,7 +103,7 @@ def test_stopping_and_resuming_gives_the_same_weights(trained: Path, tmp_path: P
     monkeypatch.setattr(training, "save_checkpoint", save_and_stop)
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 1)
     stages = [path.stem for path in (trained.parent / "work").glob("*.safetensors") if (path.with_suffix(".csv")).exists()]
-    assert {"vae", "lesson-2", "denoiser"} <= set(stages)
+    assert {"vae", "tiny-vae", "lesson-2", "denoiser"} <= set(stages)
     for _ in stages:
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "work", tmp_path / "out")
@@ -254,8 +255,8 @@ def test_a_mirror_shows_the_picture_from_the_other_side(generator: Callable[[int
 def test_the_gradient_difference_sees_slopes_and_no_offset():
     ramp = 0.3 * torch.arange(5.0) + 0.1 * torch.arange(4.0)[:, None]
     a = torch.rand(2, 3, 4, 5, generator=Generator().manual_seed(0))
-    assert math.isclose(train.gradient_difference(a + ramp, a).item(), 0.4, rel_tol=1e-5)
-    assert train.gradient_difference(a + 0.7, a) < 1e-6
+    assert math.isclose(training.gradient_difference(a + ramp, a).item(), 0.4, rel_tol=1e-5)
+    assert training.gradient_difference(a + 0.7, a) < 1e-6
 
 
 def test_every_word_of_a_caption_is_one_token(generator: Callable[[int], Generator]):

@@ -1,13 +1,18 @@
-"""A VAE between images and the latents that a denoiser knows; most runs need only the half that encodes."""
+"""A VAE between images and the latents that a denoiser knows; most runs need only the half that encodes.
+
+A step that looks at what a prior means decodes it by a much smaller network where one lies beside the VAE: an `AutoencoderTiny`,
+which diffusers knows as TAESD.
+"""
 
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dreamtime.priors.folders import TINY_VAE, Checkpoint
 from dreamtime.priors.options import Options
 from dreamtime.priors.weights import read_diffusers
 
@@ -26,13 +31,17 @@ def images_of(x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B S S 3"]:
 
 
 class Autoencoder(nn.Module):
-    """A VAE, frozen, for a denoiser whose latents have that side; without its decoder unless that is asked for."""
+    """A VAE, frozen, for a denoiser whose latents have that side; without its decoder unless that is asked for.
 
-    def __init__(self, vae: AutoencoderKL, side: int, decodes: bool = False) -> None:
+    With a tiny one, that decodes in its place.
+    """
+
+    def __init__(self, vae: AutoencoderKL, side: int, decodes: bool = False, tiny: AutoencoderTiny | None = None) -> None:
         super().__init__()
-        if not decodes:
+        if tiny or not decodes:
             vae.decoder = nn.Identity()
         self.model = vae.eval().requires_grad_(False)
+        self.tiny = tiny.eval().requires_grad_(False) if tiny and decodes else None
         # Side of the images that the denoiser was trained on, in pixels.
         self.resolution = int(side * 2 ** (len(vae.config.block_out_channels) - 1))
 
@@ -48,6 +57,8 @@ class Autoencoder(nn.Module):
     @torch.no_grad()
     def decode(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B S S 3"]:
         """The images of latents, in [0, 1] and at that resolution; no gradient."""
+        if self.tiny is not None:
+            return images_of(self.tiny.decode(x.to(self.tiny.dtype)).sample.float())
         assert not isinstance(self.model.decoder, nn.Identity), "The decoder was left out: Options(decodes=True) keeps it."
         config = self.model.config
         latents = x / config.scaling_factor + (config.shift_factor or 0.0)
@@ -65,3 +76,9 @@ def economise(vae: Autoencoder, options: Options) -> Autoencoder:
 def read_autoencoder(folder: Path, dtype: torch.dtype) -> Any:
     """The whole VAE of a model's folder, on the CPU."""
     return read_diffusers(AutoencoderKL, folder, "vae", dtype)
+
+
+def read_tiny(checkpoint: Checkpoint, dtype: torch.dtype, options: Options) -> Any:
+    """The tiny VAE beside it, if the model has one and its decoder is wanted."""
+    wanted = options.decodes and checkpoint.has(TINY_VAE)
+    return read_diffusers(AutoencoderTiny, checkpoint.path, TINY_VAE, dtype) if wanted else None

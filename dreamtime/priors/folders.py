@@ -33,7 +33,8 @@ STRANGE = "*"
 """Among the parts to look for: every other part that the model has, whatever it is called."""
 
 CAMERA_EMBEDDING = "camera_embedding"
-BESIDE = {CAMERA_EMBEDDING: "unet"}
+TINY_VAE = "tiny_vae"
+BESIDE = {CAMERA_EMBEDDING: "unet", TINY_VAE: "vae"}
 """Parts that a model may have and no index lists, since no pipeline knows of them, each with the part that it adds to."""
 CONTENTS = ("model_index.json", *(f"{part}/config.json" for part in BESIDE))
 """What tells which parts a model has. It is fetched before all else: what lacks in such a copy was never there."""

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dreamtime.diffusion import alpha_sigma, alphas_cumprod_from_flow
-from dreamtime.priors.autoencoder import Autoencoder, economise, read_autoencoder
+from dreamtime.priors.autoencoder import Autoencoder, economise, read_autoencoder, read_tiny
 from dreamtime.priors.folders import Checkpoint
 from dreamtime.priors.hub import find
 from dreamtime.priors.layouts import checked_layout
@@ -119,7 +119,8 @@ def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, opt
     with one_sentence(checkpoint):
         transformer = read_diffusers(SD3Transformer2DModel, checkpoint.path, "transformer", dtype)
         vae = read_autoencoder(checkpoint.path, dtype)
-        autoencoder = economise(Autoencoder(vae, transformer.config.sample_size, options.decodes), options).to(device)
+        tiny = read_tiny(checkpoint, dtype, options)
+        autoencoder = economise(Autoencoder(vae, transformer.config.sample_size, options.decodes, tiny), options).to(device)
         alphas_cumprod = alphas_cumprod_from_flow(flow_times(checkpoint))
         return RectifiedFlowPrior(place_denoiser(transformer, device, options), autoencoder, alphas_cumprod)
 

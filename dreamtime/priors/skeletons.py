@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, SD3Transformer2DModel, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPVisionModelWithProjection, T5EncoderModel
 
@@ -15,7 +15,7 @@ from dreamtime.priors import camera_embedding
 from dreamtime.priors.architectures import PUBLISHED, Configuration
 from dreamtime.priors.autoencoder import Autoencoder
 from dreamtime.priors.deepfloyd import DeepFloydPrior
-from dreamtime.priors.folders import CAMERA_EMBEDDING, ModelUnavailable, read_by
+from dreamtime.priors.folders import BESIDE, CAMERA_EMBEDDING, TINY_VAE, ModelUnavailable, read_by
 from dreamtime.priors.hub import find
 from dreamtime.priors.layouts import LAYOUTS, TOLD_A_PICTURE, Layout
 from dreamtime.priors.rectified_flow import RectifiedFlowPrior
@@ -27,6 +27,7 @@ DIFFUSERS = {
     "unet": UNet2DConditionModel,
     "transformer": SD3Transformer2DModel,
     "vae": AutoencoderKL,
+    TINY_VAE: AutoencoderTiny,
     CAMERA_EMBEDDING: camera_embedding.CameraEmbedding,
 }
 TRANSFORMERS = {
@@ -40,7 +41,7 @@ def configuration_of(source: str) -> Configuration:
     if source in PUBLISHED:
         return PUBLISHED[source]
     checkpoint = find(source, PARTS, weights=False)
-    parts = [part for part in (*PARTS, CAMERA_EMBEDDING) if checkpoint.has(part)]
+    parts = [part for part in (*PARTS, *BESIDE) if checkpoint.has(part)]
     read = {part: json.loads((checkpoint.configuration / part / "config.json").read_text(encoding="utf-8")) for part in parts}
     return {"_class_name": checkpoint.pipeline, **read}
 
@@ -75,7 +76,7 @@ def prior_of(configuration: Configuration, dtype: torch.dtype, decodes: bool = F
     if CAMERA_EMBEDDING in parts:
         denoiser.class_embedding = parts[CAMERA_EMBEDDING]
     vae = precise(parts["vae"]) if module == "stable_diffusion_xl" else parts["vae"]
-    autoencoder = Autoencoder(vae, denoiser.config.sample_size, decodes)
+    autoencoder = Autoencoder(vae, denoiser.config.sample_size, decodes, parts.get(TINY_VAE))
     if module == "rectified_flow":
         return RectifiedFlowPrior(denoiser, autoencoder, alphas_cumprod)
     kinds = {"stable_diffusion": StableDiffusionPrior, "stable_diffusion_xl": StableDiffusionXLPrior, "zero123": Zero123Prior}

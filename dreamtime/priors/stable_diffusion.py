@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dreamtime.diffusion import PredictionType, epsilon_from_prediction
 from dreamtime.priors.adapters import merge_into_text_encoder, merge_into_unet, teach_word
-from dreamtime.priors.autoencoder import Autoencoder, economise, read_autoencoder
+from dreamtime.priors.autoencoder import Autoencoder, economise, read_autoencoder, read_tiny
 from dreamtime.priors.camera_embedding import NUMBERS, CameraEmbedding, poses_of
 from dreamtime.priors.folders import CAMERA_EMBEDDING, Checkpoint, ModelUnavailable
 from dreamtime.priors.hub import find
@@ -143,7 +143,8 @@ def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, opt
             merge_into_unet(unet, options)
         if checkpoint.has(CAMERA_EMBEDDING):
             unet.class_embedding = read_diffusers(CameraEmbedding, checkpoint.path, CAMERA_EMBEDDING, dtype)
-        autoencoder = economise(Autoencoder(vae, unet.config.sample_size, options.decodes), options).to(device)
+        tiny = read_tiny(checkpoint, dtype, options)
+        autoencoder = economise(Autoencoder(vae, unet.config.sample_size, options.decodes, tiny), options).to(device)
         return StableDiffusionPrior(place_denoiser(unet, device, options), autoencoder, *noise_levels_of(checkpoint))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dreamtime.diffusion import PredictionType, epsilon_from_prediction
 from dreamtime.priors.adapters import merge_into_text_encoder, merge_into_unet
-from dreamtime.priors.autoencoder import Autoencoder, economise, read_autoencoder
+from dreamtime.priors.autoencoder import Autoencoder, economise, read_autoencoder, read_tiny
 from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.priors.hub import find
 from dreamtime.priors.layouts import checked_layout
@@ -101,7 +101,8 @@ def load_prior(
         vae = precise(read_autoencoder(checkpoint.path, dtype))
         if options.lora:
             merge_into_unet(unet, options)
-        autoencoder = economise(Autoencoder(vae, unet.config.sample_size, options.decodes), options).to(device)
+        tiny = read_tiny(checkpoint, dtype, options)
+        autoencoder = economise(Autoencoder(vae, unet.config.sample_size, options.decodes, tiny), options).to(device)
         return StableDiffusionXLPrior(place_denoiser(unet, device, options), autoencoder, *noise_levels_of(checkpoint))
 
 

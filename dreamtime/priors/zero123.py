@@ -27,7 +27,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from dreamtime.cameras import angles_from_position
 from dreamtime.diffusion import PredictionType, epsilon_from_prediction
-from dreamtime.priors.autoencoder import Autoencoder, economise, pixels, read_autoencoder
+from dreamtime.priors.autoencoder import Autoencoder, economise, pixels, read_autoencoder, read_tiny
 from dreamtime.priors.folders import STRANGE, Checkpoint, ModelUnavailable
 from dreamtime.priors.hub import find, known
 from dreamtime.priors.layouts import check_options, layout_of
@@ -215,7 +215,8 @@ def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, opt
     with one_sentence(checkpoint):
         unet = read_diffusers(UNet2DConditionModel, checkpoint.path, "unet", dtype)
         vae = read_autoencoder(checkpoint.path, dtype)
-        autoencoder = economise(Autoencoder(vae, unet.config.sample_size, options.decodes), options).to(device)
+        tiny = read_tiny(checkpoint, dtype, options)
+        autoencoder = economise(Autoencoder(vae, unet.config.sample_size, options.decodes, tiny), options).to(device)
         return Zero123Prior(place_denoiser(unet, device, options), autoencoder, *noise_levels_of(checkpoint))
 
 

@@ -15,16 +15,13 @@ class Training:
     pictures: int
     vae_steps: int
     vae_batch: int
+    tiny_vae_steps: int
     lesson_steps: int
     steps: int
     batch: int
     seed: int
+    learning_rate: float = 1e-3  # the highest of the UNet and the text encoder
     start: str = ""  # the pipeline whose weights it began from; empty: random weights
-
-    @property
-    def learning_rate(self) -> float:
-        """Of the UNet and the text encoder: gentler with what has learnt something."""
-        return 5e-4 if self.start else 1e-3
 
 
 def last_loss(log: Path) -> float:
@@ -42,6 +39,16 @@ def vae_in_words(training: Training, log: Path) -> str:
     )
 
 
+def tiny_vae_in_words(training: Training, log: Path) -> str:
+    """How the tiny VAE was trained, if it was."""
+    if not training.tiny_vae_steps:
+        return "So is the tiny VAE."
+    return (
+        f"Tiny VAE: {training.tiny_vae_steps:,} steps of 32 on pictures, their latents, and what the VAE makes of points between"
+        f" those of two sides of an object; final loss {last_loss(log):.4f}."
+    )
+
+
 def lessons_in_words(training: Training, lessons: int) -> str:
     """What came before all pictures at once, if anything did."""
     return f"{lessons} lessons of {training.lesson_steps:,} steps on azimuths (`denoiser.LESSONS`), then " if lessons else ""
@@ -51,7 +58,8 @@ def write_card(
     folder: Path, work: Path, training: Training, parameters: dict[str, int], kinds: list[str], shown: int, lessons: int
 ) -> None:
     """README.md with data, steps, losses, sample sheet and limits; the loss curves are copied beside it."""
-    for stage in ("vae", "denoiser") if training.vae_steps else ("denoiser",):
+    stages = {"vae": training.vae_steps, "tiny-vae": training.tiny_vae_steps, "denoiser": training.steps}
+    for stage in (name for name, steps in stages.items() if steps):
         shutil.copyfile(work / f"{stage}.csv", folder / f"{stage}-loss.csv")
     synonyms = "; ".join(f"{name}: {', '.join(KINDS[name].synonyms)}" for name in kinds if KINDS[name].synonyms)
     pairs = f", and pairs of the first {len(SOLIDS)} kinds ({' or '.join(RELATIONS)} one another)"
@@ -90,14 +98,16 @@ measured on a CPU, offline, against shapes that are known exactly.
   (`training.perhaps_another`), so that what is told has to be heeded. The embedding lies beside the pipeline, in
   `camera_embedding`; diffusers leaves it alone and asks as if nothing were told.
 * **Parts.** {sizes}. VAE of factor 4, UNet on 16x16x4 latents, word-level CLIP tokenizer, two-layer text encoder
-  trained together with the UNet. Kept in half precision, but for the text encoder (single).
-* **Training.**{began} {vae_in_words(training, work / "vae.csv")} UNet:
+  trained together with the UNet. The tiny VAE, in the layout of TAESD, knows the same latents and makes fewer sums; a step that
+  compares images decodes by it. Kept in half precision.
+* **Training.**{began} {vae_in_words(training, work / "vae.csv")} {tiny_vae_in_words(training, work / "tiny-vae.csv")} UNet:
   {lessons_in_words(training, lessons)}{training.steps:,} steps of {training.batch}, v-prediction,
   AdamW at {training.learning_rate:g} with warm-up, plateau and linear decay, EMA 0.999; final loss
   {last_loss(work / "denoiser.csv"):.4f}. Curves: `*-loss.csv`. Seed {training.seed}.
 * **Made again by** `python -m dreamtime.toybox.train --work FOLDER --pictures {training.pictures}
-  --vae-steps {training.vae_steps} --lesson-steps {training.lesson_steps} --steps {training.steps}
-  --batch {training.batch} --seed {training.seed}{start}`; it resumes where it stopped.
+  --vae-steps {training.vae_steps} --tiny-vae-steps {training.tiny_vae_steps} --lesson-steps {training.lesson_steps}
+  --steps {training.steps} --batch {training.batch} --learning-rate {training.learning_rate:g} --seed {training.seed}{start}`; it
+  resumes where it stopped.
 
 ## Limits
 

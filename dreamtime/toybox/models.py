@@ -1,7 +1,7 @@
 """The embedded model's parts, untrained: a word-level CLIP tokenizer and text encoder, a VAE of factor 4, a small UNet."""
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from dreamtime.toybox.world import vocabulary
@@ -75,6 +75,16 @@ def build_vae() -> AutoencoderKL:
         layers_per_block=1,
         norm_num_groups=8,
         sample_size=64,
+    )
+
+
+def build_tiny_vae() -> AutoencoderTiny:
+    """The same by fewer sums: a TAESD of 32 channels, without norms, between images and latents of unit variance."""
+    return AutoencoderTiny(
+        encoder_block_out_channels=(32,) * 3,
+        decoder_block_out_channels=(32,) * 3,
+        num_encoder_blocks=(0, 1, 1),
+        num_decoder_blocks=(4, 1, 0),  # most of what it knows of the whole picture, where that is smallest
     )
 
 

@@ -1,18 +1,19 @@
 """Train the embedded model: `python -m dreamtime.toybox.train --work FOLDER [--output FOLDER]`.
 
-Stages, each checkpointed in the work folder and resumed where it stopped: draw the pictures, train the VAE, then the UNet and
-the text encoder (`denoiser`). A GPU draws the pictures itself and keeps them in its memory. The result is written in the layout
-of a diffusers `StableDiffusionPipeline`, fp16, with a sheet of samples.
+Stages, each checkpointed in the work folder and resumed where it stopped: draw the pictures, train the VAE and a tiny one for its
+latents (`tiny_vae`), then the UNet and the text encoder (`denoiser`). A GPU draws the pictures itself and keeps them in its
+memory. The result is written in the layout of a diffusers `StableDiffusionPipeline`, fp16, with a sheet of samples.
 """
 
 import argparse
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Generator, Tensor, nn
@@ -20,7 +21,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from dreamtime.cameras import angles_from_position, orbit
 from dreamtime.priors.camera_embedding import CameraEmbedding, poses_of
-from dreamtime.priors.folders import CAMERA_EMBEDDING
+from dreamtime.priors.folders import CAMERA_EMBEDDING, TINY_VAE
 from dreamtime.prompts import VIEWS, views_of, with_view
 from dreamtime.toybox import WEIGHTS, models
 from dreamtime.toybox.card import Training, write_card
@@ -29,8 +30,11 @@ from dreamtime.toybox.kinds import KINDS, SOLIDS
 from dreamtime.toybox.known import Known, write_known
 from dreamtime.toybox.pictures import RESOLUTION, contact_sheet, draw_pictures
 from dreamtime.toybox.symmetry import one_sided
+from dreamtime.toybox.tiny_vae import train_tiny_vae
 from dreamtime.toybox.training import (
     DEVICES,
+    forget_origin,
+    gradient_difference,
     initial_vae,
     kept,
     kept_latents,
@@ -47,12 +51,6 @@ log = logging.getLogger(__name__)
 
 SIDES = 2  # of an object are drawn, alike in all but the azimuth
 KL_WEIGHT = 3e-4  # per latent element, against the mean absolute error per pixel
-
-
-def gradient_difference(a: Float[Tensor, "B C H W"], b: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
-    """Mean absolute difference of the images' finite differences: it keeps edges crisp."""
-    d = a - b
-    return d.diff(dim=-1).abs().mean() + d.diff(dim=-2).abs().mean()
 
 
 def pictures(work: Path, count: int, seed: int, device: torch.device) -> tuple[UInt8[Tensor, "B H W 3"], list[str], Cameras]:
@@ -143,18 +141,30 @@ def train_vae(
     return vae.eval().requires_grad_(False)
 
 
-def export(vae: AutoencoderKL, unet: Any, text_encoder: nn.Module, folder: Path) -> None:
-    """Write the pipeline and the embedding of cameras beside it, all but the text encoder in fp16, in files under 10 MB each.
+def tiny_vae_beside(
+    vae: AutoencoderKL,
+    images: UInt8[Tensor, "N H W 3"],
+    latents: Float[Tensor, "N C h w"],
+    work: Path,
+    training: Training,
+    start: Path | None,
+    device: torch.device,
+) -> AutoencoderTiny:
+    """The tiny VAE that was trained beside this one, or the one in `start` if it is asked for no steps."""
+    if training.tiny_vae_steps or not start:
+        return train_tiny_vae(vae, images, latents, work, training.tiny_vae_steps, training.seed + 3, device)
+    tiny_vae = AutoencoderTiny.from_pretrained(start, subfolder=TINY_VAE, torch_dtype=torch.float32, local_files_only=True)
+    forget_origin(tiny_vae)
+    return tiny_vae
 
-    The text encoder is tiny and stays fp32: transformers loads a checkpoint in its own precision, diffusers in fp32, so that
-    from one in fp16 `StableDiffusionPipeline.from_pretrained(folder)` would hand half-precision embeddings to a UNet that
-    refuses them.
-    """
+
+def export(vae: AutoencoderKL, tiny_vae: AutoencoderTiny, unet: Any, text_encoder: nn.Module, folder: Path) -> None:
+    """Write the pipeline and what lies beside it, the tiny VAE and the embedding of cameras: fp16, in files under 10 MB each."""
     cameras, unet.class_embedding = unet.class_embedding, None
     pipeline = StableDiffusionPipeline(
         vae=vae.half(),
         unet=unet.half(),
-        text_encoder=text_encoder.float(),
+        text_encoder=text_encoder.half(),
         tokenizer=models.build_tokenizer(),
         scheduler=models.build_scheduler(),
         safety_checker=None,
@@ -163,6 +173,17 @@ def export(vae: AutoencoderKL, unet: Any, text_encoder: nn.Module, folder: Path)
     )
     pipeline.save_pretrained(folder, safe_serialization=True, max_shard_size="9MB")
     cameras.half().save_pretrained(folder / CAMERA_EMBEDDING, safe_serialization=True)
+    tiny_vae.half().save_pretrained(folder / TINY_VAE, safe_serialization=True)
+    loaded_in_single_precision(folder / "text_encoder" / "config.json")
+
+
+def loaded_in_single_precision(config: Path) -> None:
+    """Let transformers load a model of that configuration in fp32, whatever its weights are kept in.
+
+    It would follow the weights, diffusers does not, and a pipeline of both would stop at their first product.
+    """
+    told = json.loads(config.read_text())
+    config.write_text(json.dumps({**told, "dtype": "float32"}, indent=2) + "\n")
 
 
 def sheet_prompts(kinds: Sequence[str]) -> list[str]:
@@ -209,6 +230,7 @@ def main(argv: list[str] | None = None) -> None:
         "--pictures", type=int, default=40_000, help="training pictures, two of each object (default %(default)s)"
     )
     parser.add_argument("--vae-steps", type=int, default=4000, help="batches of 16 (default %(default)s)")
+    parser.add_argument("--tiny-vae-steps", type=int, default=4000, help="batches of 32 (default %(default)s)")
     parser.add_argument(
         "--lesson-steps",
         type=int,
@@ -217,6 +239,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--steps", type=int, default=20_000, help="UNet steps (default %(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="pictures per UNet step (default %(default)s)")
+    parser.add_argument("--learning-rate", type=float, help="the highest (default: 1e-3, or 5e-4 with --start)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", action="store_true", help="compile the UNet first, which needs a C++ compiler")
     parser.add_argument("--device", choices=DEVICES, default="cuda" if torch.cuda.is_available() else "cpu")
@@ -232,10 +255,12 @@ def main(argv: list[str] | None = None) -> None:
         pictures=arguments.pictures,
         vae_steps=arguments.vae_steps,
         vae_batch=16,
+        tiny_vae_steps=arguments.tiny_vae_steps,
         lesson_steps=arguments.lesson_steps,
         steps=arguments.steps,
         batch=arguments.batch,
         seed=arguments.seed,
+        learning_rate=arguments.learning_rate or (5e-4 if start else 1e-3),
         start=began,
     )
     images, worded, cameras = pictures(work, training.pictures, training.seed, device)
@@ -252,6 +277,7 @@ def main(argv: list[str] | None = None) -> None:
     # Dividing by the standard deviation gives latents of unit variance, as the noise schedule assumes.
     vae.register_to_config(scaling_factor=round(1 / latents.float().std().item(), 5))
     scaled = latents.float().mul_(vae.config.scaling_factor).half()
+    tiny_vae = tiny_vae_beside(vae, images, scaled[: len(images)], work, training, start, device)
     kinds = list(KINDS if arguments.objects == "all" else SOLIDS)
     rows = [row for row in range(len(scaled)) if row < len(images) or not one_sided(worded[row])]
     if arguments.objects == "solids":
@@ -261,11 +287,9 @@ def main(argv: list[str] | None = None) -> None:
     learner = learner.with_pictures(rows)
     lessons = teach_sides(learner, work, training) if training.lesson_steps else 0
     unet, text_encoder = train_denoiser(learner, work, training)
-    parameters = {
-        name: sum(p.numel() for p in part.parameters())
-        for name, part in (("VAE", vae), ("UNet", unet), ("text encoder", text_encoder))
-    }
-    export(vae, unet, text_encoder, arguments.output)
+    parts = {"VAE": vae, "tiny VAE": tiny_vae, "UNet": unet, "text encoder": text_encoder}
+    parameters = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    export(vae, tiny_vae, unet, text_encoder, arguments.output)
     sample_sheet(arguments.output, arguments.output / "samples.png", kinds)
     write_known(arguments.output, Known(tuple(kinds), tuple(COLORS), pairs=arguments.objects == "all"))
     write_card(arguments.output, work, training, parameters, kinds, len(rows), lessons)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from diffusers.configuration_utils import FrozenDict
 from diffusers.models.attention_processor import AttnProcessor
 from jaxtyping import Bool, Float, Int, UInt8
@@ -38,7 +38,7 @@ def seeded_initialisation(seed: int) -> Iterator[None]:
         yield
 
 
-def forget_origin(module: AutoencoderKL | UNet2DConditionModel) -> None:
+def forget_origin(module: AutoencoderKL | AutoencoderTiny | UNet2DConditionModel) -> None:
     """Take the folder that a module was loaded from out of its configuration: what is written names no path."""
     module._internal_dict = FrozenDict({key: value for key, value in module.config.items() if key != "_name_or_path"})
 
@@ -82,6 +82,12 @@ def stratified_timesteps(batch: int, timesteps: int, generator: Generator) -> In
     """One t per sample, each uniform in its own part of [0, timesteps): every batch covers the whole range."""
     t = ((torch.arange(batch) + torch.rand(batch, generator=generator)) * (timesteps / batch)).long()
     return t.clamp(max=timesteps - 1)  # the last sum may round up to `batch`
+
+
+def gradient_difference(a: Float[Tensor, "B C H W"], b: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
+    """Mean absolute difference of the images' finite differences: it keeps edges crisp."""
+    d = a - b
+    return d.diff(dim=-1).abs().mean() + d.diff(dim=-2).abs().mean()
 
 
 def v_from_x0(
