@@ -78,7 +78,7 @@ class ExactPrior:
 
 
 def embedded_prior() -> DecodingPrior:
-    """With its decoder."""
+    """The embedded prior, able to decode."""
     prior = assembly.load_prior("toybox", "cpu", presets.STANDARD.options)
     assert isinstance(prior, DecodingPrior)
     return prior

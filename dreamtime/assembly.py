@@ -57,9 +57,11 @@ def timetable_of(settings: Settings, alphas_cumprod: torch.Tensor | None = None)
 # -- the prior, loaded
 
 
-def dtype_of(device: str) -> torch.dtype:
-    """The prior's precision: half on CUDA, single elsewhere."""
-    return torch.float16 if device == "cuda" else torch.float32
+def dtype_of(device: str, options: Options) -> torch.dtype:
+    """The prior's precision: half or bfloat16 on CUDA, single elsewhere."""
+    if device != "cuda":
+        return torch.float32
+    return torch.bfloat16 if options.precision == "bf16" else torch.float16
 
 
 BUILDING = threading.Lock()
@@ -92,13 +94,13 @@ def load_prior(source: str, device: str, options: Options = PLAIN) -> DiffusionP
     """The prior, kept for the next run."""
     key = (source, device, options)
     if key not in KEPT:
-        KEPT[key] = loading.load_prior(source, torch.device(device), dtype_of(device), options)
+        KEPT[key] = loading.load_prior(source, torch.device(device), dtype_of(device, options), options)
     return KEPT[key]
 
 
 def load_embed(settings: Settings) -> Embed:
     """What embeds a run's texts: those that are known beforehand are embedded here, and the text encoder is let go."""
-    device, dtype = torch.device(settings.device), dtype_of(settings.device)
+    device, dtype = torch.device(settings.device), dtype_of(settings.device, settings.options)
     views = [with_view(checked_prompt(settings.prompt), view) for view in VIEWS]
     return loading.Remembered(
         lambda: loading.load_text_encoder(settings.source, device, dtype, settings.options),

@@ -134,7 +134,7 @@ def memory_of(settings: Settings) -> dict[str, int]:
     """
     from dreamtime.priors import memory
 
-    dtype, learns = dtype_of(settings.device), settings.objective == "vsd"
+    dtype, learns = dtype_of(settings.device, settings.options), settings.objective == "vsd"
     # Early views are smaller, but a prior resizes what it is shown.
     size = max(settings.views_by_part), settings.resolution
     answers = answers_at_once(settings.objective, settings.guidance, settings.guidance_scale, settings.negative_prompt)

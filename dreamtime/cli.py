@@ -63,8 +63,8 @@ def add_schedule_options(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--t-min", type=int, help="smallest timestep (default: 2 %% of T, or the schedule's own)")
     parser.add_argument("--t-max", type=int, help="largest timestep (default: 98 %% of T)")
     parser.add_argument("--fixed-t", type=int, metavar="T", help="the timestep of the schedule 'fixed' (default 500)")
-    falling = "falling timesteps of the schedule 'custom'"
-    parser.add_argument("--table", type=command.whole_numbers, metavar="T,T,...", help=falling)
+    monotone = "timesteps of the schedule 'custom', falling or rising"
+    parser.add_argument("--table", type=command.whole_numbers, metavar="T,T,...", help=monotone)
 
 
 def add_command(commands: Any, name: str, told: str) -> OneLineParser:
@@ -182,6 +182,9 @@ def add_run_options(parser: argparse.ArgumentParser, names: Iterable[str]) -> No
     """What shapes a run, whatever it starts from; `names` are the objectives that it can have."""
     parser.add_argument("--memory", metavar="NAME", help=f"how sparing the prior is: {', '.join(options.MEMORIES)}")
     parser.add_argument("--attention", metavar="NAME", help=f"one of {', '.join(options.ATTENTIONS)}")
+    parser.add_argument(
+        "--precision", metavar="NAME", help=f"of the prior on a GPU: {' or '.join(options.PRECISIONS)} (default fp16)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     add_schedule_options(parser, "--schedule")
     parser.add_argument("--seed", type=int, help="decides all chance (default 0)")

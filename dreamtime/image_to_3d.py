@@ -233,7 +233,7 @@ def image_to_3d(settings: Settings, reference: Reference) -> Dream:
     with BUILDING:
         make_room(settings)
         told = told_by(settings) if settings.text_prior else None
-        device, dtype = torch.device(settings.device), dtype_of(settings.device)
+        device, dtype = torch.device(settings.device), dtype_of(settings.device, settings.options)
         look = loading.load_image_encoder(settings.source, device, dtype, settings.options)
         condition = look(reference.image, reference_camera_of(settings)(settings.resolution))
         del look  # a large image encoder is gone before the denoiser comes
@@ -252,7 +252,7 @@ def estimated_elevation(settings: Settings, reference: Reference) -> Estimate:
 
     with BUILDING:
         make_room(settings)
-        device, dtype = torch.device(settings.device), dtype_of(settings.device)
+        device, dtype = torch.device(settings.device), dtype_of(settings.device, settings.options)
         look = loading.load_image_encoder(settings.source, device, dtype, settings.options)
         prior = load_prior(settings.source, settings.device, settings.options)
     with torch.no_grad():

@@ -19,6 +19,7 @@ from dreamtime.objectives import GUIDANCES, OBJECTIVES
 from dreamtime.priors.hub import MODELS, automatic, known
 from dreamtime.priors.options import ATTENTIONS as ATTENTIONS
 from dreamtime.priors.options import MEMORIES as MEMORIES
+from dreamtime.priors.options import PRECISIONS as PRECISIONS
 from dreamtime.priors.options import Options
 from dreamtime.prompts import MAX_PROMPT_CHARACTERS, check_characters, checked_prompt
 from dreamtime.representations import NeRF, NeuS, feature_grid_nerf, feature_grid_neus, frequency_nerf, hash_grid_nerf
@@ -165,6 +166,7 @@ def check_choices(settings: "Settings") -> None:
     """Raise ValueError on a name that its table has not."""
     one_of("memory setting", settings.memory, MEMORIES)
     one_of("attention", settings.attention, ATTENTIONS)
+    one_of("precision", settings.precision, PRECISIONS)
     one_of("schedule", settings.schedule, SCHEDULES)
     one_of("objective", settings.objective, OBJECTIVES)
     one_of("guidance", settings.guidance, GUIDANCES)
@@ -220,6 +222,7 @@ class Settings:
     prior: str = "toybox"  # a name of PRIORS, a Hub id, a folder, or a .safetensors file
     memory: str = "normal"  # one of MEMORIES: how sparing the prior is
     attention: str = "fused"  # one of ATTENTIONS
+    precision: str = "fp16"  # one of PRECISIONS: the prior's on a GPU; on a CPU it is single
     lora: str = ""  # a .safetensors file, or a folder or Hub id with one; merged into the prior
     lora_scale: float = 1.0
     embedding: str = ""  # a textual inversion, likewise
@@ -315,8 +318,15 @@ class Settings:
     @property
     def options(self) -> Options:
         """How the prior is loaded."""
-        decodes = self.image_residual > 0
-        return Options(self.memory, self.attention, self.lora, self.lora_scale, self.embedding, decodes)  # type: ignore[arg-type]
+        return Options(
+            self.memory,  # type: ignore[arg-type]
+            self.attention,  # type: ignore[arg-type]
+            self.lora,
+            self.lora_scale,
+            self.embedding,
+            self.precision,  # type: ignore[arg-type]
+            decodes=self.image_residual > 0,
+        )
 
 
 def settings_to_dict(settings: Settings) -> dict[str, Any]:

@@ -246,16 +246,16 @@ def fixed(alphas_cumprod: Float[Tensor, " T"], steps: int, fixed_t: int = 500) -
 
 
 def checked_table(table: tuple[int, ...]) -> tuple[int, ...]:
-    """The table of a custom schedule, if there is one and it never rises."""
+    """The table of a custom schedule, if there is one and it is monotone."""
     if not table:
-        raise ValueError("A custom schedule needs a table: timesteps that never rise, such as 980,500,20; got none.")
-    if list(table) != sorted(table, reverse=True):
-        raise ValueError(f"A custom schedule needs timesteps that never rise, got {list(table)[:12]}.")
+        raise ValueError("A custom schedule needs a table: timesteps that fall or rise, such as 980,500,20; got none.")
+    if list(table) not in (sorted(table), sorted(table, reverse=True)):
+        raise ValueError(f"A custom schedule needs timesteps that only fall or only rise, got {list(table)[:12]}.")
     return table
 
 
 def custom(alphas_cumprod: Float[Tensor, " T"], steps: int, table: tuple[int, ...] = ()) -> Timetable:
-    """The user's own falling curve through evenly spaced values, interpolated to N steps; only T bounds it."""
+    """The user's own monotone curve through evenly spaced values, interpolated to N steps; only T bounds it."""
     T = len(alphas_cumprod)
     if any(not 0 <= t < T for t in checked_table(table)):
         raise ValueError(f"A custom schedule needs timesteps in 0..{T - 1}, got {list(table)[:12]}.")

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from PIL import Image, ImageDraw
-from tiny_models import seeded, tiny_unet, tiny_vae
+from tiny_models import seeded, small_vae, tiny_unet
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -32,7 +32,7 @@ def write_stand_in(folder: Path) -> None:
                 "projection": nn.Linear(models.WIDTH + 4, models.WIDTH),
             }
         )
-        export(tiny_vae(scaling_factor=1 / math.sqrt(2)), parts, folder / EMBEDDED)
+        export(small_vae(scaling_factor=1 / math.sqrt(2)), parts, folder / EMBEDDED)
 
 
 def photograph(path: Path, side: int = 200) -> Path:

@@ -49,7 +49,15 @@ LAYERS: dict[str, set[str]] = {
 # Who may import what is slow to import, optional, or bound to one task. A package stands for all its modules.
 WRAPPED_BY: dict[str, set[str]] = {
     "accelerate": set(),
-    "diffusers": {"priors", "toybox.models", "toybox.denoiser", "toybox.train", "toybox.train_zero123", "toybox.training"},
+    "diffusers": {
+        "priors",
+        "toybox.models",
+        "toybox.denoiser",
+        "toybox.train",
+        "toybox.train_zero123",
+        "toybox.training",
+        "toybox.tiny_vae",
+    },
     "fast_simplification": {"meshes"},
     "filelock": {"runs"},
     "gradio": {"ui", "app"},
@@ -73,7 +81,7 @@ WRAPPED_BY: dict[str, set[str]] = {
     "skimage": {"evaluation", "matting"},
     "spaces": {"ui", "app"},
     "tinycudann": {"representations.hash_grid"},
-    "tqdm": {"cli", "evaluation.command", "toybox.portraits", "toybox.training"},
+    "tqdm": {"cli", "evaluation.command", "toybox.portraits", "toybox.training", "toybox.tiny_vae"},
     "transformers": {
         "priors",
         "toybox.models",
@@ -82,6 +90,7 @@ WRAPPED_BY: dict[str, set[str]] = {
         "toybox.train",
         "toybox.train_zero123",
         "toybox.training",
+        "toybox.tiny_vae",
         "evaluation",
     },
     "trimesh": {"exports", "meshes", "evaluation"},

@@ -403,7 +403,7 @@ def test_a_random_schedule_repeats_with_its_seed(capsys) -> None:
         (["schedule", "--betas", "cosine"], "Unknown betas"),
         (["schedule", "--name", "custom"], "A custom schedule needs a table"),
         (["schedule", "--name", "custom", "--format", "png"], "A custom schedule needs a table"),
-        (["schedule", "--name", "custom", "--table", "20,900"], "never rise"),
+        (["schedule", "--name", "custom", "--table", "900,20,500"], "only fall or only rise"),
         (["schedule", "--name", "custom", "--table", "a,b"], "expected whole numbers with commas between, got 'a,b'"),
         (["schedule", "--name", "uniform", "--m", "300"], "The schedule 'uniform' has no --m: it takes --t-min, --t-max."),
         (["schedule", "--name", "uniform", "--seed", "-1"], "seed must lie between 0 and"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 import trimesh
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
 
 from dreamtime import assembly, presets, runs
 from dreamtime.assembly import Dream
@@ -18,9 +19,12 @@ from dreamtime.image_to_3d import reference_camera_of
 from dreamtime.meshes import extract
 from dreamtime.objectives import OBJECTIVES
 from dreamtime.preprocess import load_reference
+from dreamtime.priors.autoencoder import images_of
+from dreamtime.priors.options import Options
 from dreamtime.references import psnr
 from dreamtime.text_to_3d import text_to_3d
 from dreamtime.toybox import SCORER, WEIGHTS, ZERO123
+from dreamtime.toybox.pictures import draw_pictures
 from dreamtime.toybox.world import COLORS, Thing
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -31,6 +35,8 @@ def test_the_weights_fit_a_space() -> None:
     assert sum(path.suffix == ".safetensors" for path in files) >= 3
     assert max(path.stat().st_size for path in files) <= 10_000_000
     assert not [path for path in files if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl")]
+    tensors = [tensor for path in files if path.suffix == ".safetensors" for tensor in load_file(path).values()]
+    assert {tensor.dtype for tensor in tensors if tensor.is_floating_point()} == {torch.float16}
 
 
 def test_the_weights_name_no_folder_of_whoever_made_them() -> None:
@@ -55,6 +61,19 @@ def test_the_librarys_own_pipeline_draws_the_colour_that_was_asked_for(color: st
     centre = drawn[:, 28:36, 28:36].mean(dim=(1, 2))
     distances = {name: (centre / centre.norm() - torch.tensor(c) / torch.tensor(c).norm()).norm() for name, c in COLORS.items()}
     assert color == min(distances, key=distances.__getitem__)
+
+
+def test_the_tiny_vae_shows_what_the_vae_shows(generator) -> None:
+    """Of pictures that neither has seen, and of their latents in the precision they are asked in."""
+    drawn = draw_pictures(32, generator(5)).images / 255
+    prior = assembly.load_prior("toybox", "cpu", Options(decodes=True))
+    vae = StableDiffusionPipeline.from_pretrained(WEIGHTS, local_files_only=True).vae
+    with torch.no_grad():
+        x = prior.encode(drawn)
+        usual = images_of(vae.decode(x / vae.config.scaling_factor).sample)
+    assert psnr(usual, drawn) > 33
+    assert psnr(prior.decode(x), drawn) > 30
+    assert psnr(prior.decode(x), usual) > 32
 
 
 def compared(dream: Dream) -> Score:

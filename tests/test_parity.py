@@ -27,7 +27,7 @@ from torch import Tensor
 from dreamtime import diffusion
 from dreamtime.distillation import guided_noise
 from dreamtime.priors import loading
-from dreamtime.priors.folders import TINY_VAE
+from dreamtime.priors.folders import TINY_VAE, ModelUnavailable
 from dreamtime.priors.options import Options
 from dreamtime.priors.rectified_flow import RectifiedFlowPrior
 from dreamtime.toybox import WEIGHTS
@@ -272,21 +272,50 @@ def test_decode_is_what_the_pipeline_shows(case: Case, tmp_path: Path, generator
     close(prior.decode(x), (theirs.permute(0, 2, 3, 1) / 2 + 0.5).clamp(0, 1), 1e-6)
 
 
-def test_a_tiny_vae_decodes_in_the_place_of_the_vae(case: Case, tmp_path: Path, generator) -> None:
-    """Where one lies beside it: then the VAE's own decoder is not even kept."""
-    if isinstance(case.pipeline, IFPipeline):
-        pytest.skip("its images are its latents")
-    shutil.copytree(case.folder, tmp_path / "with")
-    channels, levels = case.pipeline.vae.config.latent_channels, len(case.pipeline.vae.config.block_out_channels)
+def tiny_beside(case: Case, folder: Path, levels: int) -> AutoencoderTiny:
+    """A copy of the model with a tiny VAE of so many levels beside its own, if it has latents to decode."""
+    shutil.copytree(case.folder, folder)
     widths, blocks = (8,) * levels, (1,) * levels
-    tiny = AutoencoderTiny(3, 3, widths, widths, latent_channels=channels, num_encoder_blocks=blocks, num_decoder_blocks=blocks)
-    tiny.save_pretrained(tmp_path / "with" / TINY_VAE)
-    prior = loading.load_prior(tmp_path / "with", CPU, FLOAT, Options(decodes=True))
+    channels = 3 if isinstance(case.pipeline, IFPipeline) else case.pipeline.vae.config.latent_channels
+    more = {"latent_channels": channels, "scaling_factor": 0.7, "shift_factor": 0.2}
+    tiny = AutoencoderTiny(3, 3, widths, widths, num_encoder_blocks=blocks, num_decoder_blocks=blocks, **more)
+    tiny.save_pretrained(folder / TINY_VAE)
+    return tiny.eval()
+
+
+def test_a_tiny_vae_decodes_in_the_place_of_the_vae(case: Case, tmp_path: Path, generator) -> None:
+    """Where one lies beside it: then the VAE's own decoder is not even kept. Where images are the latents it means nothing."""
+    pixels = isinstance(case.pipeline, IFPipeline)
+    tiny = tiny_beside(case, tmp_path / "with", 2 if pixels else len(case.pipeline.vae.config.block_out_channels))
+    prior = loading.load_prior(tmp_path / "with", CPU, FLOAT, Options(memory="low", decodes=True))
     x = start(case, generator(4))
-    close(prior.decode(x), (tiny.decode(x).sample.permute(0, 2, 3, 1) / 2 + 0.5).clamp(0, 1), 1e-6)
-    assert not list(prior.vae.model.decoder.parameters())
-    assert not any(parameter.requires_grad for parameter in prior.vae.parameters())
-    assert loading.load_prior(tmp_path / "with", CPU, FLOAT).vae.tiny is None
+    theirs = x if pixels else tiny.decode(x / 0.7 + 0.2).sample
+    close(prior.decode(x), (theirs.permute(0, 2, 3, 1) / 2 + 0.5).clamp(0, 1), 1e-6)
+    if not pixels:
+        assert not list(prior.vae.model.decoder.parameters())
+        assert not any(parameter.requires_grad for parameter in prior.vae.parameters())
+        assert loading.load_prior(tmp_path / "with", CPU, FLOAT).vae.tiny is None
+
+
+def test_a_tiny_vae_of_another_size_is_refused(tmp_path: Path) -> None:
+    case = MAKERS["embedded"](tmp_path)
+    tiny_beside(case, tmp_path / "with", levels=4)
+    with pytest.raises(ModelUnavailable, match="it decodes 4 channels to 8 times their side, expected 4 and 4"):
+        loading.load_prior(tmp_path / "with", CPU, FLOAT, Options(decodes=True))
+
+
+def test_bfloat16_answers_as_single_precision_does(generator) -> None:
+    """Three digits of it: what a GPU may be asked in."""
+    exact, coarse = (loading.load_prior(WEIGHTS, CPU, dtype, Options(decodes=True)) for dtype in (FLOAT, torch.bfloat16))
+    images = torch.rand(2, 64, 64, 3, generator=generator(1))
+    x, text = exact.encode(images), torch.randn(2, 77, 64, generator=generator(2))
+    for ours, theirs in (
+        (coarse.encode(images), x),
+        (coarse.predict_noise(x, 500, text), exact.predict_noise(x, 500, text)),
+        (coarse.decode(x), exact.decode(x)),
+    ):
+        assert ours.dtype == FLOAT
+        assert (ours - theirs).abs().mean() < 0.03 * theirs.abs().mean()
 
 
 def test_encode_resizes_to_the_models_resolution(case: Case) -> None:

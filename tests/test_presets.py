@@ -142,7 +142,7 @@ def test_options_reach_the_schedules_that_have_them() -> None:
         ({"steps": 0}, "between 1 and 1,000,000 steps, got 0"),
         ({"steps": 10**9}, "got 1,000,000,000"),
         ({"schedule": "custom"}, "A custom schedule needs a table"),
-        ({"schedule": "custom", "table": (20, 980)}, "never rise"),
+        ({"schedule": "custom", "table": (20, 980, 500)}, "only fall or only rise"),
         ({"schedule": "cosine"}, "Unknown schedule 'cosine': choose one of time-prioritized"),
         ({"representation": "voxels"}, "Unknown representation"),
         ({"background": "pink"}, "Unknown background"),

@@ -78,6 +78,15 @@ def test_distortion_gradient(generator):
     assert torch.autograd.gradcheck(lambda w: regularizers.distortion(along_rays([3, 2], w, ends), 0.0), weights)
 
 
+def test_the_other_terms_of_a_pixel_have_the_slopes_of_finite_differences(generator):
+    pixels = (0.1 + 0.8 * torch.rand(6, generator=generator(3), dtype=torch.float64)).requires_grad_()
+    for regularizer in (regularizers.opacity, regularizers.entropy):
+        assert torch.autograd.gradcheck(lambda o, term=regularizer: term(rendering(o), 0.0), pixels)
+    normals = torch.randn(5, 3, generator=generator(4), dtype=torch.float64).requires_grad_()
+    weights, ends = torch.full((5,), 0.2, dtype=torch.float64), torch.tensor([1.0, 1.1, 1.5, 2.0, 2.1], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda n: regularizers.orientation(along_rays([3, 2], weights, ends, n), 0.0), normals)
+
+
 def test_distortion_grows_with_the_distance_between_weights():
     near, far = (along_rays([2], torch.tensor([0.5, 0.5]), torch.tensor([1.0, end])) for end in (1.2, 1.9))
     assert regularizers.distortion(near, 0.0) < regularizers.distortion(far, 0.0)

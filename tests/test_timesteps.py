@@ -159,6 +159,7 @@ def test_custom_passes_through_its_knots() -> None:
     table = timesteps.custom(ABAR, 5, table=(900, 700, 100)).low
     assert table.tolist() == [900, 800, 700, 400, 100]
     assert timesteps.custom(ABAR, 3, table=(7,)).low.tolist() == [7, 7, 7]
+    assert timesteps.custom(ABAR, 5, table=(100, 900)).low.tolist() == [100, 300, 500, 700, 900], "a rising one, too"
 
 
 def test_literal_form_of_the_paper_without_restriction() -> None:
@@ -187,10 +188,10 @@ def test_zero_terminal_snr_is_tamed_by_the_range_and_refused_without_it() -> Non
         (lambda: timesteps.linear(ABAR, 10, 20, 1000), "t_max < 1000"),
         (lambda: timesteps.linear(ABAR, 10, -1, 500), "t_min = -1"),
         (lambda: timesteps.fixed(ABAR, 10, fixed_t=1000), "got 1000"),
-        (lambda: timesteps.custom(ABAR, 10, table=(20, 980)), "never rise"),
+        (lambda: timesteps.custom(ABAR, 10, table=(20, 980, 500)), "only fall or only rise"),
         (lambda: timesteps.custom(ABAR, 10, table=(1000, 20)), r"in 0\.\.999, got \[1000, 20\]"),
         (lambda: timesteps.custom(ABAR, 10, table=()), "needs a table"),
-        (lambda: timesteps.custom(ABAR, 10), "needs a table: timesteps that never rise, such as 980,500,20; got none"),
+        (lambda: timesteps.custom(ABAR, 10), "needs a table: timesteps that fall or rise, such as 980,500,20; got none"),
         (lambda: timesteps.two_sided_weight(1000, m1=100.0, m2=200.0), "m2 <= m1"),
     ],
 )

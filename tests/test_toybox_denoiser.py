@@ -70,8 +70,9 @@ def numbered() -> Denoiser:
 
 
 def plan(**asked: int) -> Training:
-    known = {"pictures": 40, "vae_steps": 0, "vae_batch": 16, "tiny_vae_steps": 0, "lesson_steps": 0, "steps": 0, "batch": 600, "seed": 0}
-    return Training(**{**known, **asked})
+    none = dict.fromkeys(("vae_steps", "tiny_vae_steps", "lesson_steps", "steps", "seed"), 0)
+    known = {**none, "pictures": 40, "vae_batch": 16, "tiny_vae_batch": 32, "batch": 600}
+    return Training(**{**known, **asked}, learning_rate=1e-3)
 
 
 Asked = list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]]

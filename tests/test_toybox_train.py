@@ -234,6 +234,38 @@ def test_pictures_come_in_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "an even number, got 63" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ([], "takes --start and --vae-steps 0"),
+        (["--start", "{trained}", "--vae-steps", "5"], "takes --start and --vae-steps 0"),
+        (["--start", "{older}", "--vae-steps", "0"], "there is none to keep in"),
+    ],
+)
+def test_a_tiny_vae_is_kept_where_there_is_one_for_the_same_latents(
+    more: list[str], expected: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    older = shutil.copytree(trained, tmp_path / "older", ignore=shutil.ignore_patterns(TINY_VAE))
+    filled = [word.format(trained=trained, older=older) for word in more]
+    with pytest.raises(SystemExit):
+        train.main(["--work", str(tmp_path / "work"), "--tiny-vae-steps", "0", *filled])
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_training_of_no_steps_writes_what_it_began_with(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(train, "sample_sheet", NO_SAMPLES)
+    none = "--vae-steps 0 --tiny-vae-steps 0 --lesson-steps 0 --steps 0".split()
+    run(tmp_path / "work", tmp_path / "out", "--start", str(trained), *none)
+    for path in (path.relative_to(trained) for path in trained.rglob("*.safetensors")):
+        before, after = load_file(trained / path), load_file(tmp_path / "out" / path)
+        assert all(torch.equal(value, after[name]) for name, value in before.items()), path
+    vae = "vae/config.json"
+    assert json.loads((trained / vae).read_text()) == json.loads((tmp_path / "out" / vae).read_text())
+    card = " ".join((tmp_path / "out" / "README.md").read_text().split())
+    assert "The VAE is the one it began with. The tiny VAE is the one it began with. UNet: no steps on all pictures." in card
+
+
 def test_a_mirror_shows_the_picture_from_the_other_side(generator: Callable[[int], Generator]):
     """The world is left as it is and the cameras are moved: most objects have a left and a right alike."""
     draw = generator(4)

@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL, ConfigMixin, DDIMScheduler, ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
 from safetensors.torch import load_file, save_file
-from tiny_models import seeded, tiny_pipeline, tiny_unet, tiny_vae
+from tiny_models import seeded, small_vae, tiny_pipeline, tiny_unet
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -109,7 +109,7 @@ def parts(projection: Callable[[], nn.Module], prediction_type: str = "epsilon",
         )
         return Parts(
             tiny_unet(in_channels=8, cross_attention_dim=TOKEN).eval(),
-            tiny_vae(scaling_factor=0.37).eval(),
+            small_vae(scaling_factor=0.37).eval(),
             CLIPVisionModelWithProjection(clip).eval(),
             projection().eval(),
             DDIMScheduler(

@@ -51,7 +51,7 @@ def stirred(pipeline: StableDiffusionPipeline) -> StableDiffusionPipeline:
     return pipeline
 
 
-def tiny_vae(**config: Any) -> AutoencoderKL:
+def small_vae(**config: Any) -> AutoencoderKL:
     """16x16 pictures to 8x8 latents."""
     return AutoencoderKL(
         block_out_channels=(8, 8),
@@ -156,7 +156,7 @@ def tiny_pipeline(prediction_type: str) -> StableDiffusionPipeline:
         return StableDiffusionPipeline(
             tokenizer=tokenizer,
             text_encoder=build_text_encoder(tokenizer),
-            vae=tiny_vae(scaling_factor=0.37),
+            vae=small_vae(scaling_factor=0.37),
             unet=tiny_unet(),
             scheduler=DDIMScheduler.from_config(build_scheduler().config, prediction_type=prediction_type),
             safety_checker=None,
@@ -173,7 +173,7 @@ def tiny_version_2_pipeline(prediction_type: str) -> StableDiffusionPipeline:
         pipeline = StableDiffusionPipeline(
             tokenizer=tokenizer,
             text_encoder=tiny_open_clip(tokenizer, 32),
-            vae=tiny_vae(),
+            vae=small_vae(),
             unet=tiny_unet(
                 block_out_channels=(8, 16, 16),
                 down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
@@ -200,7 +200,7 @@ def tiny_xl_pipeline() -> StableDiffusionXLPipeline:
             tokenizer_2=build_tokenizer(),
             text_encoder=build_text_encoder(tokenizer),
             text_encoder_2=tiny_projecting_clip(tokenizer, 32, 48),
-            vae=tiny_vae(scaling_factor=0.13, force_upcast=True),
+            vae=small_vae(scaling_factor=0.13, force_upcast=True),
             unet=tiny_unet(
                 cross_attention_dim=96,
                 addition_embed_type="text_time",
@@ -229,7 +229,7 @@ def tiny_flow_pipeline(with_t5: bool = True) -> StableDiffusion3Pipeline:
             text_encoder=tiny_projecting_clip(tokenizer, 24, 24),
             text_encoder_2=tiny_projecting_clip(tokenizer, 32, 40),
             text_encoder_3=tiny_t5(spelling, 72) if with_t5 else None,
-            vae=tiny_vae(scaling_factor=1.5, shift_factor=0.06, use_quant_conv=False, use_post_quant_conv=False),
+            vae=small_vae(scaling_factor=1.5, shift_factor=0.06, use_quant_conv=False, use_post_quant_conv=False),
             transformer=SD3Transformer2DModel(
                 sample_size=8,
                 patch_size=2,

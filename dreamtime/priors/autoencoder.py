@@ -1,7 +1,7 @@
 """A VAE between images and the latents that a denoiser knows; most runs need only the half that encodes.
 
-A step that looks at what a prior means decodes it by a much smaller network where one lies beside the VAE: an `AutoencoderTiny`,
-which diffusers knows as TAESD.
+A step that looks at what a prior means decodes it by a much smaller network where one lies beside the VAE: a TAESD, which
+diffusers knows as `AutoencoderTiny`.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dreamtime.priors.folders import TINY_VAE, Checkpoint
+from dreamtime.priors.folders import TINY_VAE, Checkpoint, ModelUnavailable
 from dreamtime.priors.options import Options
 from dreamtime.priors.weights import read_diffusers
 
@@ -42,6 +42,8 @@ class Autoencoder(nn.Module):
             vae.decoder = nn.Identity()
         self.model = vae.eval().requires_grad_(False)
         self.tiny = tiny.eval().requires_grad_(False) if tiny and decodes else None
+        if self.tiny:
+            self.tiny.encoder = nn.Identity()
         # Side of the images that the denoiser was trained on, in pixels.
         self.resolution = int(side * 2 ** (len(vae.config.block_out_channels) - 1))
 
@@ -58,7 +60,8 @@ class Autoencoder(nn.Module):
     def decode(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B S S 3"]:
         """The images of latents, in [0, 1] and at that resolution; no gradient."""
         if self.tiny is not None:
-            return images_of(self.tiny.decode(x.to(self.tiny.dtype)).sample.float())
+            latents = x / self.tiny.config.scaling_factor + self.tiny.config.shift_factor
+            return images_of(self.tiny.decode(latents.to(self.tiny.dtype)).sample.float())
         assert not isinstance(self.model.decoder, nn.Identity), "The decoder was left out: Options(decodes=True) keeps it."
         config = self.model.config
         latents = x / config.scaling_factor + (config.shift_factor or 0.0)
@@ -70,6 +73,8 @@ def economise(vae: Autoencoder, options: Options) -> Autoencoder:
     if options.memory != "normal":
         vae.model.enable_slicing()
         vae.model.enable_gradient_checkpointing()
+        if vae.tiny is not None:
+            vae.tiny.enable_slicing()
     return vae
 
 
@@ -78,7 +83,15 @@ def read_autoencoder(folder: Path, dtype: torch.dtype) -> Any:
     return read_diffusers(AutoencoderKL, folder, "vae", dtype)
 
 
-def read_tiny(checkpoint: Checkpoint, dtype: torch.dtype, options: Options) -> Any:
-    """The tiny VAE beside it, if the model has one and its decoder is wanted."""
-    wanted = options.decodes and checkpoint.has(TINY_VAE)
-    return read_diffusers(AutoencoderTiny, checkpoint.path, TINY_VAE, dtype) if wanted else None
+def read_tiny(vae: AutoencoderKL, checkpoint: Checkpoint, dtype: torch.dtype, options: Options) -> AutoencoderTiny | None:
+    """The tiny VAE beside it, if the model has one and it is to decode. Raises `ModelUnavailable` for one of other latents."""
+    if not (options.decodes and checkpoint.has(TINY_VAE)):
+        return None
+    tiny: AutoencoderTiny = read_diffusers(AutoencoderTiny, checkpoint.path, TINY_VAE, dtype)
+    levels, factor = len(tiny.config.decoder_block_out_channels), tiny.config.upsampling_scaling_factor
+    has = tiny.config.latent_channels, factor ** (levels - 1)
+    takes = vae.config.latent_channels, 2 ** (len(vae.config.block_out_channels) - 1)
+    if has != takes:
+        decodes = f"it decodes {has[0]} channels to {has[1]} times their side, expected {takes[0]} and {takes[1]}"
+        raise ModelUnavailable(checkpoint.place, f"has a tiny VAE of another kind: {decodes}")
+    return tiny

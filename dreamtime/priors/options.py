@@ -1,4 +1,4 @@
-"""What can be said about loading a model besides which, where and how precisely."""
+"""What can be said about loading a model besides which and where."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -11,8 +11,12 @@ memory and visit the GPU layer by layer."""
 Attention = Literal["fused", "sliced"]
 """fused: torch's kernel, whose memory grows linearly with the number of pixels; sliced: head by head, for GPUs without one."""
 
+Precision = Literal["fp16", "bf16"]
+"""What a prior is kept and asked in on a GPU: half precision, or bfloat16, whose numbers are coarser and do not overflow."""
+
 MEMORIES: tuple[Memory, ...] = get_args(Memory)
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,8 @@ class Options:
     lora: str = ""  # a .safetensors file, or a folder or Hub id with one; merged into the weights
     lora_scale: float = 1.0
     embedding: str = ""  # a textual inversion, likewise
-    decodes: bool = False  # whether a step looks at what the prior decodes: the decoder stays
+    precision: Precision = "fp16"  # on a GPU
+    decodes: bool = False  # whether a step looks at what the prior decodes: a decoder is kept
 
 
 PLAIN = Options()

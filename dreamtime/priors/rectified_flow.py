@@ -119,7 +119,7 @@ def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, opt
     with one_sentence(checkpoint):
         transformer = read_diffusers(SD3Transformer2DModel, checkpoint.path, "transformer", dtype)
         vae = read_autoencoder(checkpoint.path, dtype)
-        tiny = read_tiny(checkpoint, dtype, options)
+        tiny = read_tiny(vae, checkpoint, dtype, options)
         autoencoder = economise(Autoencoder(vae, transformer.config.sample_size, options.decodes, tiny), options).to(device)
         alphas_cumprod = alphas_cumprod_from_flow(flow_times(checkpoint))
         return RectifiedFlowPrior(place_denoiser(transformer, device, options), autoencoder, alphas_cumprod)

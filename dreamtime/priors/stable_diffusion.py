@@ -143,7 +143,7 @@ def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, opt
             merge_into_unet(unet, options)
         if checkpoint.has(CAMERA_EMBEDDING):
             unet.class_embedding = read_diffusers(CameraEmbedding, checkpoint.path, CAMERA_EMBEDDING, dtype)
-        tiny = read_tiny(checkpoint, dtype, options)
+        tiny = read_tiny(vae, checkpoint, dtype, options)
         autoencoder = economise(Autoencoder(vae, unet.config.sample_size, options.decodes, tiny), options).to(device)
         return StableDiffusionPrior(place_denoiser(unet, device, options), autoencoder, *noise_levels_of(checkpoint))
 

@@ -101,7 +101,7 @@ def load_prior(
         vae = precise(read_autoencoder(checkpoint.path, dtype))
         if options.lora:
             merge_into_unet(unet, options)
-        tiny = read_tiny(checkpoint, dtype, options)
+        tiny = read_tiny(vae, checkpoint, dtype, options)
         autoencoder = economise(Autoencoder(vae, unet.config.sample_size, options.decodes, tiny), options).to(device)
         return StableDiffusionXLPrior(place_denoiser(unet, device, options), autoencoder, *noise_levels_of(checkpoint))
 

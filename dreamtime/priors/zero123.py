@@ -215,7 +215,7 @@ def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, opt
     with one_sentence(checkpoint):
         unet = read_diffusers(UNet2DConditionModel, checkpoint.path, "unet", dtype)
         vae = read_autoencoder(checkpoint.path, dtype)
-        tiny = read_tiny(checkpoint, dtype, options)
+        tiny = read_tiny(vae, checkpoint, dtype, options)
         autoencoder = economise(Autoencoder(vae, unet.config.sample_size, options.decodes, tiny), options).to(device)
         return Zero123Prior(place_denoiser(unet, device, options), autoencoder, *noise_levels_of(checkpoint))
 

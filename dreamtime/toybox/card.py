@@ -16,11 +16,12 @@ class Training:
     vae_steps: int
     vae_batch: int
     tiny_vae_steps: int
+    tiny_vae_batch: int
     lesson_steps: int
     steps: int
     batch: int
     seed: int
-    learning_rate: float = 1e-3  # the highest of the UNet and the text encoder
+    learning_rate: float  # the highest of the UNet and the text encoder
     start: str = ""  # the pipeline whose weights it began from; empty: random weights
 
 
@@ -42,10 +43,20 @@ def vae_in_words(training: Training, log: Path) -> str:
 def tiny_vae_in_words(training: Training, log: Path) -> str:
     """How the tiny VAE was trained, if it was."""
     if not training.tiny_vae_steps:
-        return "So is the tiny VAE."
+        return "The tiny VAE is the one it began with."
     return (
-        f"Tiny VAE: {training.tiny_vae_steps:,} steps of 32 on pictures, their latents, and what the VAE makes of points between"
-        f" those of two sides of an object; final loss {last_loss(log):.4f}."
+        f"Tiny VAE, from nothing: {training.tiny_vae_steps:,} steps of {training.tiny_vae_batch} on pictures, their latents,"
+        f" and what the VAE makes of points between those of two sides of an object; final loss {last_loss(log):.4f}."
+    )
+
+
+def steps_in_words(training: Training, log: Path) -> str:
+    """How the UNet and the text encoder were trained on all pictures, if they were."""
+    if not training.steps:
+        return "no steps on all pictures."
+    return (
+        f"{training.steps:,} steps of {training.batch}, v-prediction,\n  AdamW at {training.learning_rate:g} with warm-up,"
+        f" plateau and linear decay, EMA 0.999; final loss {last_loss(log):.4f}."
     )
 
 
@@ -101,13 +112,12 @@ measured on a CPU, offline, against shapes that are known exactly.
   trained together with the UNet. The tiny VAE, in the layout of TAESD, knows the same latents and makes fewer sums; a step that
   compares images decodes by it. Kept in half precision.
 * **Training.**{began} {vae_in_words(training, work / "vae.csv")} {tiny_vae_in_words(training, work / "tiny-vae.csv")} UNet:
-  {lessons_in_words(training, lessons)}{training.steps:,} steps of {training.batch}, v-prediction,
-  AdamW at {training.learning_rate:g} with warm-up, plateau and linear decay, EMA 0.999; final loss
-  {last_loss(work / "denoiser.csv"):.4f}. Curves: `*-loss.csv`. Seed {training.seed}.
+  {lessons_in_words(training, lessons)}{steps_in_words(training, work / "denoiser.csv")} Curves: `*-loss.csv`.
+  Seed {training.seed}.
 * **Made again by** `python -m dreamtime.toybox.train --work FOLDER --pictures {training.pictures}
   --vae-steps {training.vae_steps} --tiny-vae-steps {training.tiny_vae_steps} --lesson-steps {training.lesson_steps}
-  --steps {training.steps} --batch {training.batch} --learning-rate {training.learning_rate:g} --seed {training.seed}{start}`; it
-  resumes where it stopped.
+  --steps {training.steps} --batch {training.batch} --learning-rate {training.learning_rate:g}
+  --seed {training.seed}{start}`; it resumes where it stopped.
 
 ## Limits
 

@@ -30,7 +30,7 @@ def train_tiny_vae(
 ) -> AutoencoderTiny:
     """One for the VAE's latents, which are the pictures', of unit variance, in pairs of an object.
 
-    Of a picture's latents it makes the picture itself, not what the VAE makes of them; of others what the VAE does.
+    It is taught to make of a picture's latents the picture itself, not what the VAE makes of them; of others what the VAE does.
     """
     with seeded_initialisation(seed):
         tiny = models.build_tiny_vae().to(device).to(memory_format=torch.channels_last)

@@ -1,7 +1,7 @@
 """Train the embedded model: `python -m dreamtime.toybox.train --work FOLDER [--output FOLDER]`.
 
-Stages, each checkpointed in the work folder and resumed where it stopped: draw the pictures, train the VAE and a tiny one for its
-latents (`tiny_vae`), then the UNet and the text encoder (`denoiser`). A GPU draws the pictures itself and keeps them in its
+Stages, each checkpointed in the work folder and resumed where it stopped: draw the pictures, train the VAE and a tiny one for
+its latents (`tiny_vae`), then the UNet and the text encoder (`denoiser`). A GPU draws the pictures itself and keeps them in its
 memory. The result is written in the layout of a diffusers `StableDiffusionPipeline`, fp16, with a sheet of samples.
 """
 
@@ -30,6 +30,7 @@ from dreamtime.toybox.kinds import KINDS, SOLIDS
 from dreamtime.toybox.known import Known, write_known
 from dreamtime.toybox.pictures import RESOLUTION, contact_sheet, draw_pictures
 from dreamtime.toybox.symmetry import one_sided
+from dreamtime.toybox.tiny_vae import BATCH as TINY_VAE_BATCH
 from dreamtime.toybox.tiny_vae import train_tiny_vae
 from dreamtime.toybox.training import (
     DEVICES,
@@ -150,8 +151,8 @@ def tiny_vae_beside(
     start: Path | None,
     device: torch.device,
 ) -> AutoencoderTiny:
-    """The tiny VAE that was trained beside this one, or the one in `start` if it is asked for no steps."""
-    if training.tiny_vae_steps or not start:
+    """A tiny VAE for this one's latents: trained from nothing, or the one in `start` where it is asked for no steps."""
+    if training.tiny_vae_steps:
         return train_tiny_vae(vae, images, latents, work, training.tiny_vae_steps, training.seed + 3, device)
     tiny_vae = AutoencoderTiny.from_pretrained(start, subfolder=TINY_VAE, torch_dtype=torch.float32, local_files_only=True)
     forget_origin(tiny_vae)
@@ -159,7 +160,7 @@ def tiny_vae_beside(
 
 
 def export(vae: AutoencoderKL, tiny_vae: AutoencoderTiny, unet: Any, text_encoder: nn.Module, folder: Path) -> None:
-    """Write the pipeline and what lies beside it, the tiny VAE and the embedding of cameras: fp16, in files under 10 MB each."""
+    """Write the pipeline, and beside it the tiny VAE and the embedding of cameras: fp16, in files under 10 MB each."""
     cameras, unet.class_embedding = unet.class_embedding, None
     pipeline = StableDiffusionPipeline(
         vae=vae.half(),
@@ -230,7 +231,12 @@ def main(argv: list[str] | None = None) -> None:
         "--pictures", type=int, default=40_000, help="training pictures, two of each object (default %(default)s)"
     )
     parser.add_argument("--vae-steps", type=int, default=4000, help="batches of 16 (default %(default)s)")
-    parser.add_argument("--tiny-vae-steps", type=int, default=4000, help="batches of 32 (default %(default)s)")
+    parser.add_argument(
+        "--tiny-vae-steps",
+        type=int,
+        default=5000,
+        help=f"batches of {TINY_VAE_BATCH} (default %(default)s); 0 keeps the one in --start, which takes --vae-steps 0",
+    )
     parser.add_argument(
         "--lesson-steps",
         type=int,
@@ -246,6 +252,11 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if arguments.pictures % SIDES:
         parser.error(f"--pictures: pictures come in pairs, expected an even number, got {arguments.pictures}")
+    if not arguments.tiny_vae_steps:
+        if not arguments.start or arguments.vae_steps:
+            parser.error("--tiny-vae-steps: 0 keeps the tiny VAE of an earlier training, which takes --start and --vae-steps 0")
+        if not (arguments.start / TINY_VAE).is_dir():
+            parser.error(f"--tiny-vae-steps: there is none to keep in {arguments.start}, expected at least 1 step")
     logging.basicConfig(level=logging.INFO)
     work, start, device = arguments.work, arguments.start, torch.device(arguments.device)
     work.mkdir(parents=True, exist_ok=True)
@@ -256,6 +267,7 @@ def main(argv: list[str] | None = None) -> None:
         vae_steps=arguments.vae_steps,
         vae_batch=16,
         tiny_vae_steps=arguments.tiny_vae_steps,
+        tiny_vae_batch=TINY_VAE_BATCH,
         lesson_steps=arguments.lesson_steps,
         steps=arguments.steps,
         batch=arguments.batch,
@@ -274,8 +286,9 @@ def main(argv: list[str] | None = None) -> None:
     in_the_mirror = mirrored(cameras)
     worded, views = worded * 2, views_of(cameras) + views_of(in_the_mirror)
     poses = torch.cat([poses_of(cameras), poses_of(in_the_mirror)])
-    # Dividing by the standard deviation gives latents of unit variance, as the noise schedule assumes.
-    vae.register_to_config(scaling_factor=round(1 / latents.float().std().item(), 5))
+    if training.vae_steps or not start:
+        # Dividing by the standard deviation gives latents of unit variance, as the noise schedule assumes.
+        vae.register_to_config(scaling_factor=round(1 / latents.float().std().item(), 5))
     scaled = latents.float().mul_(vae.config.scaling_factor).half()
     tiny_vae = tiny_vae_beside(vae, images, scaled[: len(images)], work, training, start, device)
     kinds = list(KINDS if arguments.objects == "all" else SOLIDS)

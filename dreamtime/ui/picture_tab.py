@@ -170,8 +170,8 @@ def connect_start(tab: PictureTab, server: Server) -> None:
 
     chosen = [tab.elevation, tab.automatic, tab.preset, tab.prior, stage.seed, tab.randomise]
     inputs = [*tab.framing, *chosen, *tab.words, tab.start, *tab.knobs.values()]
-    outputs = [tab.banner, tab.elevation, tab.found]
-    for event in connect_runs(stage, server, [stage.go.click], start_pressed, inputs, outputs):
+    found = [tab.elevation, tab.found]
+    for event in connect_runs(stage, server, [stage.go.click], start_pressed, inputs, tab.banner, found):
         event.then(lambda prior: gr.Radio(picture_presets(server, prior)), tab.prior, tab.preset, queue=False, **QUIET)
 
 

@@ -11,6 +11,7 @@ from dreamtime import beforehand, runs
 from dreamtime.preprocess import Reference
 from dreamtime.presets import Settings
 from dreamtime.priors.folders import ModelUnavailable
+from dreamtime.priors.hub import short_name
 from dreamtime.runs import Run
 from dreamtime.ui import panels
 from dreamtime.ui.controls import QUIET
@@ -59,15 +60,22 @@ def start(
         yield from watch(stage, server, runs.create_run(server.root, instead, reference))
 
 
+def in_use_by(run: Run) -> str:
+    """The banner of a run that is taken up again: its own prior, whatever the menu says."""
+    prior, beside = short_name(run.settings.prior), short_name(run.settings.text_prior)
+    return panels.header(f"{prior} with {beside}" if beside else prior, device_in_words(), "of this run")
+
+
 def connect_runs(
     stage: Stage,
     server: Server,
     events: Sequence[Any],
     pressed: Callable[..., Iterator[Updates]],
     inputs: Sequence[Component],
-    outputs: Sequence[Component],
+    banner: gr.HTML,
+    outputs: Sequence[Component] = (),
 ) -> list[Any]:
-    """Connect a tab's way to start a run, which writes to `outputs` beside the stage, and all that comes after.
+    """Connect a tab's way to start a run, which writes to `outputs` beside the stage and the banner, and all that comes after.
 
     Returns the events that end with a run, for the tab to go on with.
     """
@@ -76,12 +84,13 @@ def connect_runs(
         with one_sentence(escape):
             run = runs.open_run(server.root, run_id.strip())
             runs.clear_stop(run)
+            yield {banner: in_use_by(run)}
             yield from watch(stage, server, run)
 
     def show_pressed(run_id: str) -> Updates:
         with one_sentence(escape):
             run = runs.open_run(server.root, run_id.strip())
-            return {stage.status: gr.skip()} if told_that_it_goes_on(run) else shown(stage, run)
+            return {stage.status: gr.skip()} if told_that_it_goes_on(run) else {banner: in_use_by(run), **shown(stage, run)}
 
     def model_ready(run_id: str) -> Updates:
         with one_sentence(escape):
@@ -95,10 +104,10 @@ def connect_runs(
     visible: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "show_progress_on": [stage.status]}
     # Listeners of one event run one after the other: what only moves the page comes before what takes minutes.
     gr.on([*events, stage.resume.click], None, js=show_stage(stage.name), api_visibility="private")
-    started = gr.on(events, pressed, inputs, [*stage.shown, *outputs], **RUNNING, **visible)
-    resumed = stage.resume.click(resume_pressed, stage.run_id, stage.shown, **RUNNING, **visible)
+    started = gr.on(events, pressed, inputs, [*stage.shown, banner, *outputs], **RUNNING, **visible)
+    resumed = stage.resume.click(resume_pressed, stage.run_id, [*stage.shown, banner], **RUNNING, **visible)
     for event in (started, resumed):
         event.success(model_ready, stage.current, [stage.view, stage.model], **QUIET)
-    stage.show.click(show_pressed, stage.run_id, stage.shown, **visible)
+    stage.show.click(show_pressed, stage.run_id, [*stage.shown, banner], **visible)
     stage.stop.click(stop_pressed, stage.current, stage.status, queue=False, **QUIET)
     return [started, resumed]

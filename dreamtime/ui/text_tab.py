@@ -70,7 +70,7 @@ def connect_start(tab: TextTab, server: Server) -> None:
 
     events = [tab.stage.go.click, tab.prompt.submit]
     inputs = [tab.prompt, tab.preset, tab.prior, tab.stage.seed, tab.randomise, tab.start, *tab.knobs.values()]
-    for event in connect_runs(tab.stage, server, events, start_pressed, inputs, [tab.banner]):
+    for event in connect_runs(tab.stage, server, events, start_pressed, inputs, tab.banner):
         event.then(choices(server), [tab.prior, tab.knobs["method"]], tab.preset, queue=False, **QUIET)
 
 

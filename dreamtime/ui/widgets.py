@@ -145,7 +145,7 @@ SCHEDULING: dict[str, Knob] = {
     "t_min": Knob("t min", "Smallest timestep", timestep, 0, 999),
     "t_max": Knob("t max", "Largest timestep", timestep, 0, 999),
     "fixed_t": Knob("Fixed t", "Timestep of the schedule “fixed”", whole, 0, 999),
-    "table": Knob("Custom table", "Falling timesteps of the schedule “custom”, commas between", timestep_list),
+    "table": Knob("Custom table", "Falling or rising timesteps of the schedule “custom”, commas between", timestep_list),
 }
 
 GUIDING: dict[str, Knob] = {
@@ -172,6 +172,7 @@ RENDERING: dict[str, Knob] = {
 LOADING: dict[str, Knob] = {
     "memory": Knob("Memory", "How sparing the prior is", short_text, names=presets.MEMORIES),
     "attention": Knob("Attention", "Fused is quick; sliced is for GPUs without it", short_text, names=presets.ATTENTIONS),
+    "precision": Knob("Precision", "Of the prior on a GPU; bf16 overflows less", short_text, names=presets.PRECISIONS),
 }
 
 METHOD: dict[str, Knob] = {

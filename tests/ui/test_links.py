@@ -207,7 +207,9 @@ def test_a_run_that_goes_on_is_told_and_changes_nothing(page: tuple[gr.Blocks, S
             assert list(show_pressed(run.id).values()) == [gr.skip()]
     assert notices == [GOES_ON] * (1 + len(shows))
     assert len(shows) == 2
-    assert len(shows[0](run.id)) > 10
+    shown = shows[0](run.id)
+    assert len(shown) > 10
+    assert sum("of this run" in str(value) for value in shown.values()) == 1, "the banner tells whose prior it was"
     assert opened(page, run.id)["Prompt"] == "a red cube"
 
 

@@ -84,6 +84,15 @@ def test_other_errors_stay_errors(error: Exception, tmp_path: Path, monkeypatch:
     assert page.warnings == []
 
 
+def test_a_run_that_is_taken_up_again_says_in_the_banner_what_it_uses(tmp_path: Path) -> None:
+    both = image_preset("draft", "cpu", prompt="a red cube", text_prior="toybox")
+    elsewhere = replace(LARGE, prior=str(tmp_path / "folder" / "<mine>"))
+    for settings, words in ((LARGE, "stable-diffusion-1.5"), (both, "toybox-zero123 with toybox"), (elsewhere, "&lt;mine&gt;")):
+        said = running.in_use_by(Run(tmp_path / ("0" * 32), settings))
+        assert f"<b>{words}</b>" in said
+        assert str(tmp_path) not in said
+
+
 def test_the_embedded_prior_has_nothing_to_give_way_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unavailable(root: Path, settings: presets.Settings, reference: None) -> Run:
         raise ModelUnavailable("toybox", "is damaged")
