@@ -147,7 +147,7 @@ def drawer(values: dict[str, Any]) -> dict[str, Any]:
                 least, most = RANGES["text_weight"]
                 bounds: dict[str, Any] = {"minimum": least, "maximum": most, "step": 0.1}
                 text_weight = gr.Number(1.0, label="Text weight", min_width=100, **bounds)
-        groups = {"Schedule": SCHEDULING, "Guidance": PICTURE_GUIDING, "Fidelity": FIDELITY, "Memory": LOADING}
+        groups = {"Schedule": SCHEDULING, "Guidance": PICTURE_GUIDING, "Fidelity": FIDELITY, "Memory and precision": LOADING}
         knobs = knob_tabs(groups, values)
     chosen = {name: knobs[name] for name in PICTURE_KNOBS}
     return {"prior": prior, "prompt": prompt, "text_prior": text_prior, "text_weight": text_weight, "knobs": chosen}

@@ -78,7 +78,7 @@ def drawer(values: dict[str, Any]) -> tuple[gr.Dropdown, dict[str, Component]]:
         info = f"The diffusion model; auto takes the best within reach, all but {PRIOR} want a GPU"
         prior = gr.Dropdown(list(PRIOR_NAMES), value=AUTOMATIC, label="Prior", info=info)
         knobs = {name: knob.widget(values[name]) for name, knob in METHOD.items()}
-        groups = {"Schedule": SCHEDULING, "Guidance": GUIDING, "Rendering": RENDERING, "Memory": LOADING}
+        groups = {"Schedule": SCHEDULING, "Guidance": GUIDING, "Rendering": RENDERING, "Memory and precision": LOADING}
         knobs |= knob_tabs(groups, values)
     return prior, {name: knobs[name] for name in KNOBS}
 
