@@ -149,6 +149,7 @@ def test_options_reach_the_schedules_that_have_them() -> None:
         ({"weighting": "none"}, "Unknown weighting"),
         ({"memory": "tiny"}, "Unknown memory setting 'tiny': choose one of normal, low, lowest"),
         ({"attention": "flash"}, "Unknown attention"),
+        ({"precision": "fp8"}, "Unknown precision 'fp8': choose one of fp16, bf16"),
         ({"lora_scale": float("nan")}, "LoRA scale"),
         ({"objective": "gan"}, "Unknown objective 'gan': choose one of sds, vsd"),
         ({"guidance": "loud"}, "Unknown guidance 'loud': choose one of classifier-free"),
@@ -249,6 +250,13 @@ def test_what_was_said_about_loading_reaches_the_loader() -> None:
     assert settings.options == Options("low", "sliced", "x", 0.5, "y", decodes=True)
     assert preset("draft", "cpu", prompt="a cat").options == Options(decodes=True)
     assert preset("draft", "cpu", prompt="a cat", image_residual=0.0).options == Options()
+
+
+def test_a_gpu_is_asked_in_the_precision_that_was_chosen_and_a_cpu_in_single() -> None:
+    for precision, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16)):
+        settings = preset("draft", "cpu", prompt="a cat", precision=precision)
+        assert assembly.dtype_of("cuda", settings.options) == dtype
+        assert assembly.dtype_of("cpu", settings.options) == torch.float32
 
 
 @pytest.mark.parametrize(
