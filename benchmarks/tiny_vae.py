@@ -75,7 +75,7 @@ def measured(count: int, seed: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=1_000_000, help="of the pictures; trainings begin at 0")
+    parser.add_argument("--seed", type=int, default=1_000_000, help="of the pictures: not one of a training")
     parser.add_argument("--output", type=Path, default=HERE / "tiny_vae.md")
     arguments = parser.parse_args()
     arguments.output.write_text(measured(arguments.pictures, arguments.seed), encoding="utf-8")

@@ -62,6 +62,8 @@ def advice(settings: Settings) -> tuple[str, ...]:
     )
     if settings.device == "cpu" and settings.representation in MADE_FOR_GPUS:
         taken += (f"The representation {settings.representation!r} is made for GPUs: here a step takes many seconds.",)
+    if settings.precision != "fp16" and settings.device == "cpu":
+        taken += (f"The precision {settings.precision!r} is for GPUs: here the prior is asked in single precision.",)
     if settings.task == "image" and is_taken_for_zero123(settings.prior):
         taken += (TAKEN_FOR_ZERO123.format(short_name(settings.prior)),)
     if len(settings.prompt.split()) > MANY_WORDS:

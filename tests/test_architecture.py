@@ -81,7 +81,7 @@ WRAPPED_BY: dict[str, set[str]] = {
     "skimage": {"evaluation", "matting"},
     "spaces": {"ui", "app"},
     "tinycudann": {"representations.hash_grid"},
-    "tqdm": {"cli", "evaluation.command", "toybox.portraits", "toybox.training", "toybox.tiny_vae"},
+    "tqdm": {"cli", "evaluation.command", "toybox.portraits", "toybox.training"},
     "transformers": {
         "priors",
         "toybox.models",

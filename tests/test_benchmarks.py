@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_models import tiny_pipeline
 
-from benchmarks import clock, exact_prior, objectives, rows, ruler, text_to_3d
+from benchmarks import clock, exact_prior, objectives, rows, ruler, text_to_3d, tiny_vae
 from dreamtime import assembly, presets
 from dreamtime.evaluation.geometry import score
 from dreamtime.presets import Settings
@@ -118,6 +118,15 @@ def test_every_objective_made_a_cube_of_a_red_cube_by_the_table_that_is_kept():
     measured, _ = rows.of_model([row for row in table if row["prompt"] == "a red cube"], rows.digest_of(WEIGHTS))
     likest = {row["variant"]: row["likest"] for row in measured}
     assert likest == dict.fromkeys(objectives.VARIANTS, "cube") | {objectives.START: "sphere"}
+
+
+def test_the_tiny_vae_is_held_against_the_picture_and_against_the_vae():
+    rows_told = [row.split(" | ") for row in tiny_vae.measured(8, seed=7).splitlines()[-2:]]
+    (_, vae, *_), (_, tiny, to_vae, between, _) = rows_told
+    assert [row[0] for row in rows_told] == ["| VAE", "| tiny VAE"]
+    assert float(vae) > float(tiny) > 28
+    assert min(float(to_vae), float(between)) > 28
+    assert rows_told[0][2:4] == ["", ""], "it is no distance from itself"
 
 
 def test_the_ruler_asks_about_different_objects_and_counts_only_what_was_asked():

@@ -25,6 +25,7 @@ from tiny_models import tiny_flow_pipeline, tiny_if_pipeline, tiny_pipeline, tin
 from torch import Tensor
 
 from dreamtime import diffusion
+from dreamtime.cameras import turntable
 from dreamtime.distillation import guided_noise
 from dreamtime.priors import loading
 from dreamtime.priors.folders import TINY_VAE, ModelUnavailable
@@ -304,14 +305,23 @@ def test_a_tiny_vae_of_another_size_is_refused(tmp_path: Path) -> None:
         loading.load_prior(tmp_path / "with", CPU, FLOAT, Options(decodes=True))
 
 
+def test_the_vae_of_xl_is_upcast_from_half_precision_alone(tmp_path: Path) -> None:
+    tiny_xl_pipeline().save_pretrained(tmp_path)
+    kept = {dtype: loading.load_prior(tmp_path, CPU, dtype).vae.model.dtype for dtype in (torch.float16, torch.bfloat16)}
+    assert kept == {torch.float16: FLOAT, torch.bfloat16: torch.bfloat16}
+
+
 def test_bfloat16_answers_as_single_precision_does(generator) -> None:
-    """Three digits of it: what a GPU may be asked in."""
+    """To three per cent, without guidance: what a GPU may be asked in."""
     exact, coarse = (loading.load_prior(WEIGHTS, CPU, dtype, Options(decodes=True)) for dtype in (FLOAT, torch.bfloat16))
+    assert {part.dtype for part in (coarse.unet, coarse.vae.model, coarse.vae.tiny)} == {torch.bfloat16}
     images = torch.rand(2, 64, 64, 3, generator=generator(1))
     x, text = exact.encode(images), torch.randn(2, 77, 64, generator=generator(2))
+    cameras = turntable(2, 64)
     for ours, theirs in (
         (coarse.encode(images), x),
         (coarse.predict_noise(x, 500, text), exact.predict_noise(x, 500, text)),
+        tuple(prior.predict_noise(x, 500, prior.tell(text, cameras)) for prior in (coarse, exact)),
         (coarse.decode(x), exact.decode(x)),
     ):
         assert ours.dtype == FLOAT

@@ -1,6 +1,7 @@
 """Names, settings and their limits: nonsense is refused in one sentence when a run is described, not when it runs."""
 
 from dataclasses import FrozenInstanceError, replace
+from typing import Any
 
 import pytest
 import torch
@@ -252,11 +253,24 @@ def test_what_was_said_about_loading_reaches_the_loader() -> None:
     assert preset("draft", "cpu", prompt="a cat", image_residual=0.0).options == Options()
 
 
-def test_a_gpu_is_asked_in_the_precision_that_was_chosen_and_a_cpu_in_single() -> None:
-    for precision, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16)):
-        settings = preset("draft", "cpu", prompt="a cat", precision=precision)
-        assert assembly.dtype_of("cuda", settings.options) == dtype
-        assert assembly.dtype_of("cpu", settings.options) == torch.float32
+@pytest.mark.parametrize(("precision", "dtype"), [("fp16", torch.float16), ("bf16", torch.bfloat16)])
+def test_a_gpu_is_asked_in_the_precision_that_was_chosen_and_a_cpu_in_single(
+    precision: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[torch.dtype] = []
+
+    def load(source: str, device: torch.device, dtype: torch.dtype, options: Options) -> Any:
+        asked.append(dtype)
+        return lambda prompts: torch.zeros(len(prompts), 1, 1)
+
+    monkeypatch.setattr(assembly, "KEPT", {})
+    monkeypatch.setattr(assembly.loading, "load_prior", load)
+    monkeypatch.setattr(assembly.loading, "load_text_encoder", load)
+    settings = preset("draft", "cpu", prompt="a cat", precision=precision)
+    for device in ("cuda", "cpu"):
+        assembly.load_prior(settings.source, device, settings.options)
+    assembly.load_embed(replace(settings, device="cuda"))
+    assert asked == [dtype, torch.float32, dtype]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,23 @@ def test_training_starts_from_the_seed_and_leaves_the_global_generator_alone():
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_of_no_steps_nothing_is_resumed(tmp_path: Path):
+    """What lies in the work folder is of another plan."""
+    layer = nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(layer.parameters())
+
+    def plan(steps: int) -> torch.Tensor:
+        draw = Generator().manual_seed(0)
+        modules = {"layer": layer}
+        training.loop("x", steps, tmp_path, modules, optimizer, 0.1, draw, lambda: layer(torch.ones(2)).sum(), lambda: None)
+        return layer.weight.detach().clone()
+
+    learnt = plan(3)
+    nn.init.zeros_(layer.weight)
+    assert not plan(0).any()
+    assert torch.equal(plan(3), learnt)
+
+
 @pytest.mark.parametrize(("step", "factor"), [(0, 0.0), (50, 0.25), (200, 1.0), (700, 1.0), (850, 0.5), (1000, 0.0)])
 def test_the_learning_rate_rises_rests_and_falls(step: int, factor: float):
     assert math.isclose(training.warm_stable_decay(step, 1000), factor)

@@ -60,7 +60,7 @@ class Autoencoder(nn.Module):
     def decode(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B S S 3"]:
         """The images of latents, in [0, 1] and at that resolution; no gradient."""
         if self.tiny is not None:
-            latents = x / self.tiny.config.scaling_factor + self.tiny.config.shift_factor
+            latents = x / self.tiny.config.scaling_factor + (self.tiny.config.shift_factor or 0.0)
             return images_of(self.tiny.decode(latents.to(self.tiny.dtype)).sample.float())
         assert not isinstance(self.model.decoder, nn.Identity), "The decoder was left out: Options(decodes=True) keeps it."
         config = self.model.config

@@ -85,8 +85,8 @@ class StableDiffusionXLText:
 
 
 def precise(vae: AutoencoderKL) -> AutoencoderKL:
-    """XL's own VAE overflows half precision, and its configuration says so."""
-    return vae.float() if vae.config.force_upcast else vae
+    """XL's own VAE overflows half precision, and its configuration says so; bfloat16 has the range."""
+    return vae.float() if vae.config.force_upcast and vae.dtype == torch.float16 else vae
 
 
 def load_prior(

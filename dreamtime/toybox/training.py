@@ -151,7 +151,9 @@ def loop(
     loss_of_step: Callable[[], Tensor],
     after_step: Callable[[], None],
 ) -> None:
-    """The training loop of every stage: resume, step, log, checkpoint."""
+    """The training loop of every stage: resume, step, log, checkpoint. Of no steps nothing is resumed either."""
+    if not steps:
+        return
     path = work / f"{name}.safetensors"
     done = int(load_checkpoint(path, modules, {"optimizer": optimizer}, generator)["step"]) if path.exists() else 0
     record = Log(work / f"{name}.csv", done)

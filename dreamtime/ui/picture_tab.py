@@ -27,7 +27,7 @@ from dreamtime.ui.pictures import (
     ratio_of,
     reference_of,
 )
-from dreamtime.ui.running import connect_runs, start
+from dreamtime.ui.running import connect_runs, in_use_by, start
 from dreamtime.ui.server import PRIOR, RUNNING, Server
 from dreamtime.ui.watching import Updates
 from dreamtime.ui.widgets import DRAWN_SEEDS, EXACT, followed, kept_elsewhere, start_word, values_of
@@ -184,14 +184,14 @@ def picture_again(tab: PictureTab, run: Run) -> Updates:
     picture = {tab.picture: str(run.reference), tab.ratio: ratio_of(reference), tab.removal: "auto"}
     camera = {tab.elevation: settings.elevation, tab.automatic: False}
     # Whoever has a link need not learn where this machine keeps other models.
-    known = {tab.prior: settings.prior, tab.banner: banner_of(settings.prior)} if settings.prior in PICTURE_PRIOR_NAMES else {}
+    known = {tab.prior: settings.prior} if settings.prior in PICTURE_PRIOR_NAMES else {}
     words = {tab.prompt: settings.prompt, tab.text_weight: settings.text_weight}
     words |= {tab.text_prior: settings.text_prior} if settings.text_prior in presets.PRIORS else {}
     preset = picture_start_of(settings)
     start = start_word(preset, settings.prior if known else EMBEDDED)
     chosen = {tab.preset: preset, tab.randomise: settings.seed > EXACT, tab.start: start}
     knobs = {tab.knobs[name]: value for name, value in values_of(settings, tab.knobs).items()}
-    return {**picture, **camera, **known, **words, **chosen, **knobs}
+    return {tab.banner: in_use_by(run), **picture, **camera, **known, **words, **chosen, **knobs}
 
 
 def connect_choices(tab: PictureTab, server: Server) -> None:

@@ -63,7 +63,7 @@ def start(
 def in_use_by(run: Run) -> str:
     """The banner of a run that is taken up again: its own prior, whatever the menu says."""
     prior, beside = short_name(run.settings.prior), short_name(run.settings.text_prior)
-    return panels.header(f"{prior} with {beside}" if beside else prior, device_in_words(), "of this run")
+    return panels.header(f"{prior} with {beside}" if beside else prior, run.settings.device, "of this run")
 
 
 def connect_runs(

@@ -10,7 +10,7 @@ import gradio as gr
 from dreamtime.runs import Run
 from dreamtime.ui.controls import QUIET, banner_of, connect_schedule, quiet
 from dreamtime.ui.errors import one_sentence
-from dreamtime.ui.running import connect_runs, start
+from dreamtime.ui.running import connect_runs, in_use_by, start
 from dreamtime.ui.server import PRIOR, Server
 from dreamtime.ui.text_layout import TextTab, lay_out, text_presets
 from dreamtime.ui.watching import Updates
@@ -80,10 +80,10 @@ def prompt_again(tab: TextTab, run: Run) -> Updates:
     preset, method = start_of(settings)
     values = {**values_of(settings, tab.knobs), "method": method}
     # Whoever has a link need not learn where this machine keeps other models.
-    known = {tab.prior: settings.prior, tab.banner: banner_of(settings.prior)} if settings.prior in PRIOR_NAMES else {}
+    known = {tab.prior: settings.prior} if settings.prior in PRIOR_NAMES else {}
     start = start_word(preset, settings.prior if known else AUTOMATIC, method)
     chosen = {tab.prompt: settings.prompt, tab.preset: preset, tab.randomise: settings.seed > EXACT, tab.start: start}
-    return {**chosen, **known, **{tab.knobs[name]: value for name, value in values.items()}}
+    return {**chosen, **known, tab.banner: in_use_by(run), **{tab.knobs[name]: value for name, value in values.items()}}
 
 
 def choices(server: Server) -> Callable[[str, str], Any]:

@@ -138,7 +138,7 @@ OFFERED = RANGES | {"steps": (1, 50_000), "views": (1, 16)}
 """What a server lets its visitors ask for: less than whoever owns the machine may, by its command line."""
 
 SCHEDULING: dict[str, Knob] = {
-    "schedule": Knob("Schedule", "How t falls over the run", short_text, names=tuple(presets.SCHEDULES)),
+    "schedule": Knob("Schedule", "How t goes over the run", short_text, names=tuple(presets.SCHEDULES)),
     "steps": Knob("Steps", "Optimisation steps: more is finer", whole, *OFFERED["steps"]),
     "m": Knob("m", "Centre of the prior weight", real, *RANGES["m"]),
     "s": Knob("s", "Width of the prior weight", real, *RANGES["s"]),

@@ -39,7 +39,8 @@ TURNED: list[dict[str, Any]] = [
     {"schedule": "fixed", "steps": 20, "fixed_t": 0, "t_min": 30, "t_max": 900, "m": 300.0, "s": 50.5},
     {"views": 2, "steps": 20, "albedo_share": 0.5, "textureless_share": 0.25, "light_spread": 0.1, "background": "white"},
     {"steps": 20, "objective": "csd", "guidance": "classifier-free", "guidance_scale": 3.0, "negative_prompt": "blue"},
-    {"steps": 20, "representation": "mlp", "memory": "low", "attention": "sliced"},
+    {"steps": 20, "representation": "mlp", "memory": "low", "attention": "sliced", "precision": "bf16"},
+    {"schedule": "custom", "table": (300, 900), "steps": 33},
 ]
 
 
@@ -172,6 +173,9 @@ def test_a_model_that_is_not_in_the_menu_stays_untold(page: tuple[gr.Blocks, Ser
     said = opened(page, run.id)
     assert said["Prompt"] == "a red cube"
     assert "Prior" not in said
+    resume = next(event.fn for event in page[0].fns.values() if event.name == "resume_pressed")
+    (banner,) = next(resume(run.id)).values()
+    assert f"<b>{tmp_path.name}</b>" in banner
 
 
 @pytest.mark.usefixtures("delivered")
