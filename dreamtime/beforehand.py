@@ -73,13 +73,15 @@ def advice(settings: Settings) -> tuple[str, ...]:
     unknown = unknown_words(settings.prompt) if "toybox" in (settings.prior, settings.text_prior) else []
     if not unknown:
         return taken
-    words, known = ", ".join(map(with_nearest, unknown)), read_known()
-    return (
-        *taken,
-        f"The embedded model has never seen {words}, so expect a guess. It knows these things:"
-        f" {', '.join(map(spelled, known.kinds))}; in these colours: {', '.join(known.colors)}. For free text choose a Stable"
-        " Diffusion prior.",
-    )
+    words = ", ".join(map(with_nearest, unknown))
+    return (*taken, f"The embedded model has never seen {words}, so expect a guess. {what_it_knows()}")
+
+
+def what_it_knows() -> str:
+    """The embedded model's things and colours, and where to turn for others."""
+    known = read_known()
+    things, colors = ", ".join(map(spelled, known.kinds)), ", ".join(known.colors)
+    return f"It knows these things: {things}; in these colours: {colors}. For free text choose a Stable Diffusion prior."
 
 
 def with_nearest(word: str) -> str:

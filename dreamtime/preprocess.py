@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError, features
 from torch import Tensor
 
 from dreamtime.checkpoints import write_atomically
@@ -28,7 +28,16 @@ warnings.filterwarnings("error", category=Image.DecompressionBombWarning)  # nob
 Source: TypeAlias = str | Path | bytes | Image.Image
 RemoveBackground = Literal["auto", "always", "never"]
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", *(["AVIF"] if features.check("avif") else []))
+HEIC = (
+    b"heic",
+    b"heix",
+    b"hevc",
+    b"heim",
+    b"heis",
+    b"mif1",
+    b"msf1",
+)  # brands of the format that telephones take photographs in
 MAX_PIXELS = 80_000_000  # below Pillow's own alarm
 MIN_SIDE = 16  # pixels
 MAX_ASPECT = 32  # long side over short side
@@ -107,6 +116,8 @@ def unknown_format(name: str, start: bytes) -> str:
     known = f"a picture in one of the formats {', '.join(FORMATS)} is needed"
     if not start:
         return f"The file {name} is empty: {known}."
+    if start[4:8] == b"ftyp" and start[8:12] in HEIC:
+        return f"The file {name} is a HEIC photograph: {known}, so export it as JPEG first."
     if b"<svg" in start.lower():
         return f"The file {name} is an SVG drawing: {known}, so export it as PNG first."
     if b"\0" not in start and all(byte >= 32 or byte in b"\t\n\r\f" for byte in start):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from fakes import SolidSphere
@@ -185,6 +186,16 @@ def test_the_peak_on_cuda_is_of_this_run_alone(settings: Settings, tmp_path: Pat
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: peak[-1])
     cells.measure(replace(settings, device="cuda", steps=1), tmp_path)
     assert json.loads((tmp_path / "result.json").read_text())["cost"]["peak_mb"] == 1
+
+
+def test_the_peak_on_a_cpu_is_of_this_run_alone():
+    """In one process, whose high-water mark would never fall."""
+    assert cells.forget_peak_memory("cpu")
+    much = np.ones(50_000_000)  # 400 MB
+    with_much = cells.peak_memory("cpu")
+    del much
+    assert cells.forget_peak_memory("cpu")
+    assert cells.peak_memory("cpu") < with_much - 300
 
 
 def test_an_empty_scene_is_a_result(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -131,7 +131,7 @@ def test_settings_have_their_own_types(text: str, name: str, value: object):
         (["--prompts", "missing.txt"], "'missing.txt' cannot be read: expected a text file with a prompt per line"),
         (["--prompts", "empty.txt"], "empty.txt holds no prompt"),
         (["--prompts", "twice.txt"], "'a cat' stands on lines 1 and 2 of twice.txt"),
-        (["--prompts", "toybox:heldout:5"], "between 10 and 200 prompts"),
+        (["--prompts", "toybox:heldout:5"], "between 10 and 40 prompts"),
         (["--schedules", "cosine"], "Unknown schedule 'cosine'"),
         (["--schedules", "uniform,uniform"], "asked for twice"),
         (["--steps", "ten"], "expected whole numbers with commas between, got 'ten'"),
@@ -185,7 +185,7 @@ def test_what_the_embedded_model_has_never_seen_is_said_once(scorer: str, tmp_pa
     assert main([*asked, "--steps", "2", "--scorer", scorer]) == 0
     assert capsys.readouterr().err == (
         '2 of 3 prompts hold words that the embedded model has never seen ("dragon", "quaffing", "odd", "purplish", "broths",'
-        " ...): expect a guess there.\n"
+        f" ...): expect a guess there. {beforehand.what_it_knows()}\n"
     )
 
 

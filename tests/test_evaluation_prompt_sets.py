@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamtime.evaluation.prompt_sets import GROUPS, group_of, prompts_of, training_objects, truth_of
+from dreamtime.evaluation.prompt_sets import GROUPS, MOST, group_of, prompts_of, training_objects, truth_of
 from dreamtime.toybox.world import Pair, Thing, held_out
 
 
@@ -64,8 +64,13 @@ def test_the_published_set_has_every_sort_of_object():
 
 @pytest.mark.parametrize("count", ["0", "9", "1000", "many", "-3"])
 def test_a_wrong_count_is_refused(count: str):
-    with pytest.raises(ValueError, match="between 10 and 200 prompts"):
-        prompts_of(f"toybox:heldout:{count}")
+    for name, most in (("toybox:heldout", 40), ("toybox:training", 200)):
+        with pytest.raises(ValueError, match=f"between 10 and {most} prompts"):
+            prompts_of(f"{name}:{count}")
+
+
+def test_the_most_that_can_be_asked_for_is_there():
+    assert [len(prompts_of(f"{name}:{most}")) for name, most in MOST.items()] == list(MOST.values())
 
 
 @pytest.mark.parametrize(

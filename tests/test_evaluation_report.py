@@ -146,7 +146,7 @@ def test_the_summary_in_markdown_is_a_table(written: Report):
 
 def test_it_says_among_how_many_captions_was_looked(written: Report, told: dict):
     """The red and the blue cube are one shape."""
-    assert told["candidates"] == {"r_color": 3, "r_geometry": 2}
+    assert told["candidates"] == {"r_color": 3, "r_geometry": 2, "r_geometry_prompts": 3}
     for path in (written.page, written.page.parent / "summary.md"):
         text = path.read_text(encoding="utf-8")
         assert "R-Precision, colour, among 3 captions" in text

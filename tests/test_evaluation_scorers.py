@@ -26,6 +26,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_scorer(tmp_path_factory.mktemp("scorer"))
 
 
+def test_a_copy_in_the_folder_of_models_is_found_by_its_hub_id(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shutil.copytree(folder, tmp_path / "someone--clip")
+    monkeypatch.setenv("DREAMTIME_MODEL_DIR", str(tmp_path))
+    assert load_scorer("someone/clip").fingerprint == load_scorer(str(folder)).fingerprint
+
+
 def test_similarities_are_those_of_the_library(folder: Path, generator: Callable[[int], Generator]):
     texts = ["a red cube", "a photo of a dog, side view"]
     pixels = (torch.rand(3, 64, 64, 3, generator=generator(0)) * 255).byte()

@@ -65,7 +65,7 @@ def test_prompts_of_one_shape_share_their_geometry(texts: Texts):
     [
         (["a red cube"], []),
         (["a red cube", "a blue cube"], ["r_color"]),
-        (["a red cube", "a red cone"], ["r_color", "r_geometry"]),
+        (["a red cube", "a red cone"], ["r_color", "r_geometry", "r_geometry_prompts"]),
     ],
 )
 def test_nothing_is_retrieved_from_one_caption_or_one_shape(prompts: list[str], asked: list[str]):
@@ -73,7 +73,7 @@ def test_nothing_is_retrieved_from_one_caption_or_one_shape(prompts: list[str], 
 
 
 def test_the_shapes_are_fewer_than_the_captions():
-    assert tables.candidates(PROMPTS) == {"r_color": 5, "r_geometry": 4}
+    assert tables.candidates(PROMPTS) == {"r_color": 5, "r_geometry": 4, "r_geometry_prompts": 5}
 
 
 def test_precision_is_the_share_of_views(texts: Texts):
@@ -82,6 +82,7 @@ def test_precision_is_the_share_of_views(texts: Texts):
     )
     assert said["r_color"] == 6 / 8
     assert said["r_geometry"] == 5 / 8
+    assert said["r_geometry_prompts"] == 0, "a robot without its colour is no blue one to this scorer"
 
 
 def test_an_attribute_is_right_on_average_over_the_views(texts: Texts):

@@ -81,6 +81,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "is empty"),
     "text": (b"a picture of a red cube\n", "holds text, whatever its name says"),
     "svg": (SVG, "SVG drawing"),
+    "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC photograph"),
     "random bytes": (bytes(range(256)) * 4, "no known format"),
     "another format": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n\0", "no known format"),
     "truncated png": (PNG[: len(PNG) // 2], "damaged or cut off"),
@@ -193,6 +194,13 @@ def test_lossless_formats_give_their_pixels(kind: str):
     picture = read_picture(data)
     assert (np.asarray(picture.image)[..., :3] == np.asarray(image)).all()
     assert (np.asarray(picture.image)[..., 3] == 255).all()
+    assert picture.notes == ()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in preprocess.FORMATS if kind in ("JPEG", "AVIF")])
+def test_lossy_formats_give_nearly_theirs(kind: str):
+    picture = read_picture(encoded(photo(), kind))
+    assert np.abs(np.asarray(picture.image)[..., :3].astype(int) - np.asarray(photo())).mean() < 3
     assert picture.notes == ()
 
 

@@ -9,7 +9,7 @@ the cell complete. A run that diverges or leaves nothing to extract is a result 
 import csv
 import json
 import math
-import sys
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,6 +42,7 @@ from dreamtime.types import Mesh, Representation, Step
 CELL = ("prompt", "schedule", "steps", "seed")
 """The settings in which the cells of one evaluation differ."""
 
+PROCESS = Path("/proc/self")  # where Linux tells of this process
 GLANCES = 20  # times that a run is looked at on its way
 GLANCE_GRID = cylinder_grid(40)
 
@@ -94,15 +95,24 @@ def glance_steps(steps: int) -> set[int]:
     return {round(steps * k / GLANCES) for k in range(1, GLANCES + 1)} - {0}
 
 
+def forget_peak_memory(device: str) -> bool:
+    """Begin to count anew, so that the runs before in this process do not count; whether that is to be had here."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return True
+    try:
+        (PROCESS / "clear_refs").write_text("5")  # Linux' way of saying so
+    except OSError:
+        return False
+    return True
+
+
 def peak_memory(device: str) -> float:
-    """MB: on CUDA of this run's tensors, elsewhere of this process and the runs before in it."""
+    """MB since then: on CUDA of tensors, elsewhere of all that this process holds."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6
-    if sys.platform == "win32":
-        return math.nan
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    (line,) = re.findall(r"VmHWM:\s*(\d+) kB", (PROCESS / "status").read_text())
+    return int(line) / 1e3
 
 
 @dataclass
@@ -142,8 +152,7 @@ def measured(mesh: Mesh, what: Object | None) -> dict[str, Any]:
 def measure(settings: Settings, folder: Path) -> None:
     """Run, look, extract, measure, and write it all down."""
     folder.mkdir(parents=True, exist_ok=True)
-    if settings.device == "cuda":
-        torch.cuda.reset_peak_memory_stats()  # the runs before in this process have theirs
+    counts = forget_peak_memory(settings.device)
     what, cost, seen = truth_of(settings.prompt), Cost(), list[Glance]()
     result: dict[str, Any] = {name: getattr(settings, name) for name in CELL}
     dream = text_to_3d.text_to_3d(settings)
@@ -157,7 +166,7 @@ def measure(settings: Settings, folder: Path) -> None:
         textured = meshes.texture(dream.scene.representation, extraction.mesh, settings.texture_size)
         write_pictures(folder, portrait_of_mesh(textured), solid_of_mesh(extraction.mesh, GLANCE_GRID))
         result |= {"failure": None, "notes": extraction.notes, "measures": measured(extraction.mesh, what)}
-    result["cost"] = {**asdict(cost), "peak_mb": peak_memory(settings.device)}
+    result["cost"] = {**asdict(cost), "peak_mb": peak_memory(settings.device) if counts else math.nan}
     write_curve(folder, seen)
     text = json.dumps(result, indent=1)
     write_atomically(folder / "result.json", lambda path: path.write_text(text, encoding="utf-8"))

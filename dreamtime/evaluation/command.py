@@ -121,7 +121,7 @@ def known_before(planned: Sequence[Settings]) -> Iterator[str]:
         hold = "holds" if len(unknown) == 1 else "hold"
         yield (
             f"{len(unknown)} of {len(prompts)} prompts {hold} words that the embedded model has never seen ({quoted}): expect a"
-            " guess there."
+            f" guess there. {beforehand.what_it_knows()}"
         )
 
 

@@ -18,6 +18,8 @@ from dreamtime.toybox.world import (
 )
 
 TOYBOX = {"toybox:heldout": "the published test set", "toybox:training": "objects that the embedded model was trained on"}
+MOST = {"toybox:heldout": 40, "toybox:training": 200}
+"""How many prompts of a set there are: eight solids are held out, and they are a fifth of the test set."""
 GROUPS = ("solids", "objects", "two colours", "pairs", "free text")
 
 
@@ -55,8 +57,9 @@ def prompts_of(source: str) -> list[str]:
     """
     name, _, count = source.rpartition(":") if source.count(":") == 2 else (source, "", "40")
     if name in TOYBOX:
-        if not count.isdecimal() or not 10 <= int(count) <= 200:
-            raise ValueError(f"Of {name} between 10 and 200 prompts can be had, got {count!r}.")
+        most = MOST[name]
+        if not count.isdecimal() or not 10 <= int(count) <= most:
+            raise ValueError(f"Of {name} between 10 and {most} prompts can be had, got {count!r}.")
         objects = held_out_objects(int(count)) if name == "toybox:heldout" else training_objects(int(count))
         return [what.caption for what in objects]
     return prompts_of_file(Path(source))

@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from dreamtime.evaluation import SCORERS
 from dreamtime.priors.folders import ModelUnavailable
-from dreamtime.priors.hub import check_within_reach
+from dreamtime.priors.hub import check_within_reach, on_this_disk
 from dreamtime.toybox import SCORER
 
 log = logging.getLogger(__name__)
@@ -94,11 +94,12 @@ def load_scorer(name: str = "toybox", device: str = "cpu") -> Scorer:
     if source == str(SCORER) and not (SCORER / "config.json").is_file():
         raise ModelUnavailable(source, "is empty: train the scorer with `python -m dreamtime.toybox.scorer --work FOLDER`")
     check_within_reach(source)
+    place = str(on_this_disk(source) or source)
     with one_sentence(source):
-        model, lacking = CLIPModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32, output_loading_info=True)
+        model, lacking = CLIPModel.from_pretrained(place, use_safetensors=True, dtype=torch.float32, output_loading_info=True)
         if lacking["missing_keys"]:
             raise ValueError(f"{len(lacking['missing_keys'])} weights are missing")
-        tokenizer = CLIPTokenizer.from_pretrained(source)
-        pictures, _ = ImageProcessingMixin.get_image_processor_dict(source)
+        tokenizer = CLIPTokenizer.from_pretrained(place)
+        pictures, _ = ImageProcessingMixin.get_image_processor_dict(place)
     mean, deviation = (torch.tensor(pictures[key]) for key in ("image_mean", "image_std"))
     return Scorer(name, model.to(device).eval().requires_grad_(False), tokenizer, mean, deviation)

@@ -27,6 +27,7 @@ class Measure:
 MEASURES: dict[str, Measure] = {
     "r_color": Measure("R-Precision, colour", "higher", percent=True),
     "r_geometry": Measure("R-Precision, geometry", "higher", percent=True),
+    "r_geometry_prompts": Measure("R-Precision, geometry by the whole prompts", "higher", percent=True),
     "iou": Measure("IoU", "higher", digits=3),
     "iou_scaled": Measure("IoU, best size", "higher", digits=3),
     "chamfer": Measure("Chamfer distance", "lower", digits=4),

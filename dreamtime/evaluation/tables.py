@@ -92,11 +92,12 @@ def geometry_text(prompt: str) -> str:
 
 def candidates(prompts: Sequence[str]) -> dict[str, int]:
     """Among how many captions a run's own is looked for: all of them, or the different ones that are left without colours."""
-    return {"r_color": len(prompts), "r_geometry": len({geometry_text(prompt) for prompt in prompts})}
+    shapes = len({geometry_text(prompt) for prompt in prompts})
+    return {"r_color": len(prompts), "r_geometry": shapes, "r_geometry_prompts": len(prompts) if shapes > 1 else 1}
 
 
 def retrievals(prompts: Sequence[str]) -> list[str]:
-    """What can be asked of a run: its caption among others, its shape among others."""
+    """What can be asked of a run: its caption among others, its shape among others, its caption by its shape alone."""
     return [name for name, choices in candidates(prompts).items() if choices > 1]
 
 
@@ -130,7 +131,8 @@ def texts_of(prompts: Sequence[str], scorer: Scorer) -> Texts:
 def judged(features: Features, prompt: str, texts: Texts) -> dict[str, float]:
     """R-Precision in colour and of the geometry, what of the prompt is right, and whether there is more than one face.
 
-    Colour is looked for among all prompts, geometry among the fewer that differ without their colours (`candidates`).
+    Colour is looked for among all prompts, geometry among the fewer that differ without their colours (`candidates`), and among
+    all of them as they stand, as DreamFusion does: there, prompts of one shape cannot be told apart.
     An attribute is right when the prompt is nearer than every prompt that differs in it alone, on average over the views.
     Where there is one prompt alone, or one shape, there is nothing to retrieve it from.
     """
@@ -138,6 +140,7 @@ def judged(features: Features, prompt: str, texts: Texts) -> dict[str, float]:
     said = {
         "r_color": texts.retrieval(features.color, prompt, texts.prompts).mean().item(),
         "r_geometry": texts.retrieval(features.bare, geometry_text(prompt), shapes).mean().item(),
+        "r_geometry_prompts": texts.retrieval(features.bare, prompt, texts.prompts).mean().item(),
     }
     said = {name: said[name] for name in retrievals(texts.prompts)}
     if what := truth_of(prompt):

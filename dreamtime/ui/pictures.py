@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import unquote, urlsplit
 
 import gradio as gr
 from gradio.data_classes import ImageData
 from gradio.processing_utils import save_bytes_to_cache
+from gradio.route_utils import API_PREFIX
 from gradio.utils import get_upload_folder
 from gradio_client.utils import is_http_url_like
 
@@ -89,6 +91,8 @@ class PictureBox(gr.Image, metaclass=WithoutStub):  # type: ignore[misc]
     async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
         if not is_http_url_like(url_or_file_path):
             return await super().async_move_resource_to_block_cache(url_or_file_path)
+        if here := uploaded_here(str(url_or_file_path)):
+            return await super().async_move_resource_to_block_cache(here)
         with one_sentence():
             url = str(url_or_file_path)
             path = save_bytes_to_cache(await fetched(url), name_in(url), self.GRADIO_CACHE)
@@ -105,11 +109,22 @@ def picture_box(**options: Any) -> PictureBox:
     return PictureBox(type="filepath", image_mode=None, **options)
 
 
+def uploaded_here(url: str) -> str | None:
+    """The file behind the address that this server gave to one that was uploaded, as MCP clients send it; else None."""
+    path = Path(unquote(urlsplit(url).path.partition(f"{API_PREFIX}/file=")[2]))
+    return str(path) if path.is_relative_to(get_upload_folder()) and in_upload_folder(path) and path.is_file() else None
+
+
+def in_upload_folder(path: Path) -> bool:
+    """Whether a path leads nowhere but to what was uploaded."""
+    return path.resolve().is_relative_to(Path(get_upload_folder()).resolve())
+
+
 def uploaded(payload: ImageData | None) -> str | None:
     """Where an uploaded file lies; raises BadPicture for any other place, and for too large a file."""
     if payload is None:
         return None
-    if not payload.path or not Path(payload.path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
+    if not payload.path or not in_upload_folder(Path(payload.path)):
         raise BadPicture("A picture is to be uploaded, or given as an address that starts with http.")
     check_bytes(Path(payload.path).stat().st_size if Path(payload.path).is_file() else 0)
     return payload.path

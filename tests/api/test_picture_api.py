@@ -7,8 +7,10 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import anyio
+import httpx
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -190,6 +192,9 @@ def test_mcp_clients_send_a_picture_and_get_one_plain_answer(app: Served, pictur
             assert "starts with http" in schema["properties"]["image"]["description"]
             here = await session.call_tool("preprocess", {"image": f"{app.url}gradio_api/file=docs/teaser.png"})
             assert here.isError, "an address of this machine itself is not fetched"
+            kept = httpx.post(f"{app.url}gradio_api/upload", files={"files": ("my photo.png", picture.read_bytes())})
+            sent = await session.call_tool("preprocess", {"image": f"{app.url}gradio_api/file={quote(kept.json()[0])}"})
+            assert not sent.isError, "unless it is one that was uploaded to it, as Gradio's own tool for MCP clients does"
             (content,) = (await session.call_tool("generate_3d_from_image", {"image": inside, "steps": 3})).content
             assert isinstance(content, TextContent)
             return content.text
