@@ -67,7 +67,7 @@ class PictureEndpoints:
         answer, /preprocess shows beforehand what the model will see. Options left out keep the preset's value.
 
         Parameters:
-            image: The picture, a file or an address: PNG, JPEG, WebP, GIF, BMP or TIFF, up to 10 MB and 80 megapixels.
+            image: The picture, a file or an address: PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF, up to 10 MB and 80 megapixels.
             preset: "draft", "standard" or "high": how much time to spend.
             prior: The model that imagines the other sides: "toybox-zero123" is embedded, the others need a GPU.
             seed: Whole number from 0 to 9223372036854775807 that decides all chance.
@@ -104,7 +104,7 @@ class PictureEndpoints:
         the progress names its id.
 
         Parameters:
-            image: The picture, as an address that starts with http or as a file: PNG, JPEG, WebP, GIF, BMP or TIFF.
+            image: The picture, as an address that starts with http or as a file: PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF.
             preset: "draft", "standard" or "high": how much time to spend.
             seed: Whole number from 0 to 9223372036854775807 that decides all chance.
             elevation: Degrees above the horizon from which the picture was taken, -89 to 89; null finds it.
@@ -123,7 +123,7 @@ class PictureEndpoints:
         """Take the object out of its picture, as a run would: cut out, centred, transparent around it. Quick, needs no model.
 
         Parameters:
-            image: The picture, a file or an address: PNG, JPEG, WebP, GIF, BMP or TIFF, up to 10 MB and 80 megapixels.
+            image: The picture, a file or an address: PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF, up to 10 MB and 80 megapixels.
             foreground_ratio: Share of the frame that the object is to fill, 0.3 to 1; the embedded prior's own when left out.
             remove_background: "auto" respects the picture's transparency, "always" ignores it, "never" keeps the background.
         """
