@@ -14,6 +14,7 @@ from fakes import SolidSphere
 from tiny_models import tiny_pipeline
 from torch import Generator
 
+from dreamtime.assembly import Dream
 from dreamtime.evaluation import cells
 from dreamtime.evaluation.alignment import Solid, solid_of_distance
 from dreamtime.evaluation.views import PREVIEW_RESOLUTION, PREVIEWS, RESOLUTION, VIEWS, Portrait
@@ -150,6 +151,49 @@ def test_a_run_is_measured_from_end_to_end(settings: Settings, tmp_path: Path):
     assert (portrait.color[:, 0, 0] - 0.5).abs().max() < 0.01
     assert portrait.bare[:, 64, 64].std(dim=-1).max() < 0.01
     assert portrait.bare[:, 64, 64].min() > 0.6
+
+
+class Interrupted(BaseException):
+    """As a worker's end is."""
+
+
+def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_been(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cells, "CHECKPOINT_SECONDS", -1.0)
+    cells.measure(settings, tmp_path / "whole")
+    made, keep = list[int](), cells.keep
+
+    def cut_off(folder: Path, dream: Dream, cost: cells.Cost, seen: list[cells.Glance]) -> None:
+        keep(folder, dream, cost, seen)
+        if seen[-1].step == 2:
+            raise Interrupted
+
+    monkeypatch.setattr(cells, "keep", cut_off)
+    with pytest.raises(Interrupted):
+        cells.measure(settings, tmp_path / "parts")
+    assert (tmp_path / "parts" / cells.CHECKPOINT).is_file()
+    monkeypatch.setattr(cells, "keep", keep)
+    build = cells.text_to_3d.text_to_3d
+
+    def watched(asked: Settings) -> Dream:
+        dream = build(asked)
+        return replace(dream, steps=lambda done: (made.append(step.index) or step for step in dream.steps(done)))
+
+    monkeypatch.setattr(cells.text_to_3d, "text_to_3d", watched)
+    cells.measure(settings, tmp_path / "parts")
+    assert made == [3]
+    whole, parts = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "parts"))
+    assert whole["measures"] == parts["measures"]
+    for name in ("color.png", "bare.png", "curve.csv", "curve.png", "solid.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes(), name
+    assert not list(tmp_path.rglob(cells.CHECKPOINT))
+
+
+def test_a_damaged_checkpoint_is_begun_anew(settings: Settings, tmp_path: Path):
+    (tmp_path / cells.CHECKPOINT).write_bytes(b"no checkpoint")
+    cells.measure(settings, tmp_path)
+    assert [glance.step for glance in cells.read_curve(tmp_path)] == [1, 2, 3]
 
 
 def test_free_text_is_measured_without_a_truth(settings: Settings, tmp_path: Path):

@@ -3,7 +3,8 @@
     result.json  color.png  bare.png  curve.csv  curve.png  solid.safetensors
 
 The pictures are what scorers judge later, so that another scorer needs no other run; `result.json` is written last and makes
-the cell complete. A run that diverges or leaves nothing to extract is a result too: it failed, and says so.
+the cell complete. Until then there may be a checkpoint, from which an interrupted run goes on. A run that diverges or leaves
+nothing to extract is a result too: it failed, and says so.
 """
 
 import csv
@@ -27,7 +28,7 @@ from torch import Tensor
 
 from dreamtime import meshes, text_to_3d
 from dreamtime.assembly import Dream
-from dreamtime.checkpoints import write_atomically
+from dreamtime.checkpoints import CorruptCheckpoint, load_checkpoint, save_checkpoint, write_atomically
 from dreamtime.evaluation.alignment import Solid, cylinder_grid, overlaps, solid_of_distance, solid_of_mesh
 from dreamtime.evaluation.geometry import score, soundness
 from dreamtime.evaluation.prompt_sets import truth_of
@@ -43,6 +44,8 @@ CELL = ("prompt", "schedule", "steps", "seed")
 """The settings in which the cells of one evaluation differ."""
 
 PROCESS = Path("/proc/self")  # where Linux tells of this process
+CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT_SECONDS = 10.0  # between two of a run
 GLANCES = 20  # times that a run is looked at on its way
 GLANCE_GRID = cylinder_grid(40)
 
@@ -134,14 +137,35 @@ class Cost:
             yield step
 
 
-def glances(settings: Settings, what: Object | None, dream: Dream, cost: Cost) -> Iterator[Glance]:
-    """Optimise to the end, looking at the scene on the way; raises `NonFiniteStep`."""
+def glances(settings: Settings, what: Object | None, dream: Dream, cost: Cost, done: int = 0) -> Iterator[Glance]:
+    """Optimise from so many steps to the end, looking at the scene on the way; raises `NonFiniteStep`."""
     truth = solid_of_distance(what.distance, GLANCE_GRID) if what else None
     looks = glance_steps(settings.steps)
-    for step in cost.timed(dream.steps(0)):
+    for step in cost.timed(dream.steps(done)):
         if step.index in looks:
             iou = quick_iou(dream.scene.representation, truth)
             yield Glance(step.index, iou, previews(dream.scene.preview))
+
+
+def keep(folder: Path, dream: Dream, cost: Cost, seen: Sequence[Glance]) -> None:
+    """Write down a run that has just been looked at, so that it can go on from there."""
+    write_curve(folder, seen)
+    words = {"step": str(seen[-1].step), "seconds": repr(cost.seconds), "cpu_seconds": repr(cost.cpu_seconds)}
+    save_checkpoint(folder / CHECKPOINT, dream.scene.modules, {"optimizer": dream.optimizer}, dream.generator, words)
+
+
+def begun(settings: Settings, folder: Path) -> tuple[Dream, Cost, list[Glance]]:
+    """A run where `keep` left it, with its clocks and what was seen of it; a new one where nothing that can be read is left."""
+    dream = text_to_3d.text_to_3d(settings)
+    if not (folder / CHECKPOINT).is_file():
+        return dream, Cost(), []
+    try:
+        text = load_checkpoint(folder / CHECKPOINT, dream.scene.modules, {"optimizer": dream.optimizer}, dream.generator)
+        seen = [glance for glance in read_curve(folder) if glance.step <= int(text["step"])]
+        return dream, Cost(float(text["seconds"]), float(text["cpu_seconds"])), seen
+    except (CorruptCheckpoint, EvaluationError):
+        (folder / CHECKPOINT).unlink()
+        return begun(settings, folder)
 
 
 def measured(mesh: Mesh, what: Object | None) -> dict[str, Any]:
@@ -153,12 +177,15 @@ def measure(settings: Settings, folder: Path) -> None:
     """Run, look, extract, measure, and write it all down."""
     folder.mkdir(parents=True, exist_ok=True)
     counts = forget_peak_memory(settings.device)
-    what, cost, seen = truth_of(settings.prompt), Cost(), list[Glance]()
+    what, saved = truth_of(settings.prompt), time.monotonic()
     result: dict[str, Any] = {name: getattr(settings, name) for name in CELL}
-    dream = text_to_3d.text_to_3d(settings)
+    dream, cost, seen = begun(settings, folder)
     try:
-        for glance in glances(settings, what, dream, cost):
+        for glance in glances(settings, what, dream, cost, seen[-1].step if seen else 0):
             seen.append(glance)  # one by one: those before a failure are kept
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                keep(folder, dream, cost, seen)
+                saved = time.monotonic()
         extraction = meshes.extract(dream.scene.representation, settings.mesh_resolution, max_faces=settings.faces)
     except (NonFiniteStep, meshes.EmptyScene) as error:
         result |= {"failure": str(error), "notes": [], "measures": {}}
@@ -170,6 +197,7 @@ def measure(settings: Settings, folder: Path) -> None:
     write_curve(folder, seen)
     text = json.dumps(result, indent=1)
     write_atomically(folder / "result.json", lambda path: path.write_text(text, encoding="utf-8"))
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 # -- to files and back
