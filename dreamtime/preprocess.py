@@ -145,6 +145,10 @@ def decoded(opened: Image.Image, name: str) -> Picture:
         if frames > 1:
             opened.seek(0)
             notes.append(f"first of {frames} {'pages' if opened.format == 'TIFF' else 'frames'}")
+        if opened.mode == "CMYK":
+            notes.append("inks turned into red, green and blue")
+        elif opened.mode in WHITES:
+            notes.append("brightness scaled to eight bits")
         orientation = opened.getexif().get(0x0112, 1)
         image = reduced(opened)
         if orientation in range(2, 9):

@@ -258,6 +258,7 @@ def test_sixteen_bits_are_scaled_and_not_cut():
     for data in (encoded(Image.fromarray(values)), encoded(Image.fromarray(values), "TIFF")):
         assert (pixels(data)[..., 0] == np.floor(values / 257 + 0.5)).all()
         assert (pixels(data)[..., 3] == 255).all()
+        assert read_picture(data).notes == ("brightness scaled to eight bits",)
 
 
 @pytest.mark.parametrize("top", [1.0, 255.0, 65535.0, 1e6])
@@ -272,6 +273,7 @@ def test_cmyk_becomes_rgb():
     expected = (204, 0, 204 * (1 - 128 / 255))
     assert np.abs(pixels(encoded(ink, "TIFF"))[..., :3] - expected).max() <= 1
     assert np.abs(pixels(encoded(ink, "JPEG"))[..., :3] - expected).max() <= 4
+    assert read_picture(encoded(ink, "TIFF")).notes == ("inks turned into red, green and blue",)
 
 
 def test_a_palette_keeps_its_transparency():
