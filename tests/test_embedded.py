@@ -63,10 +63,13 @@ def test_the_librarys_own_pipeline_draws_the_colour_that_was_asked_for(color: st
     assert color == min(distances, key=distances.__getitem__)
 
 
-def test_the_tiny_vae_shows_what_the_vae_shows(generator) -> None:
-    """Of pictures that neither has seen, and of their latents in the precision they are asked in."""
+def test_the_tiny_vae_shows_what_the_vae_shows(generator, capfd: pytest.CaptureFixture[str], monkeypatch) -> None:
+    """Of pictures that neither has seen; it is loaded without a word."""
+    monkeypatch.setattr(assembly, "KEPT", {})
     drawn = draw_pictures(32, generator(5)).images / 255
     prior = assembly.load_prior("toybox", "cpu", Options(decodes=True))
+    said = capfd.readouterr()
+    assert "block_out_channels" not in said.err + said.out
     vae = StableDiffusionPipeline.from_pretrained(WEIGHTS, local_files_only=True).vae
     with torch.no_grad():
         x = prior.encode(drawn)

@@ -4,11 +4,14 @@ A step that looks at what a prior means decodes it by a much smaller network whe
 diffusers knows as `AutoencoderTiny`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers.utils import logging as diffusers_logging
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -83,11 +86,23 @@ def read_autoencoder(folder: Path, dtype: torch.dtype) -> Any:
     return read_diffusers(AutoencoderKL, folder, "vae", dtype)
 
 
+@contextmanager
+def untold_of_old_names() -> Iterator[None]:
+    """Without diffusers' warning of `block_out_channels`, which it writes into every tiny VAE's configuration and does not read."""
+    level = diffusers_logging.get_verbosity()
+    diffusers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        diffusers_logging.set_verbosity(level)
+
+
 def read_tiny(vae: AutoencoderKL, checkpoint: Checkpoint, dtype: torch.dtype, options: Options) -> AutoencoderTiny | None:
     """The tiny VAE beside it, if the model has one and it is to decode. Raises `ModelUnavailable` for one of other latents."""
     if not (options.decodes and checkpoint.has(TINY_VAE)):
         return None
-    tiny: AutoencoderTiny = read_diffusers(AutoencoderTiny, checkpoint.path, TINY_VAE, dtype)
+    with untold_of_old_names():
+        tiny: AutoencoderTiny = read_diffusers(AutoencoderTiny, checkpoint.path, TINY_VAE, dtype)
     levels, factor = len(tiny.config.decoder_block_out_channels), tiny.config.upsampling_scaling_factor
     has = tiny.config.latent_channels, factor ** (levels - 1)
     takes = vae.config.latent_channels, 2 ** (len(vae.config.block_out_channels) - 1)
