@@ -88,7 +88,7 @@ def read_autoencoder(folder: Path, dtype: torch.dtype) -> Any:
 
 @contextmanager
 def untold_of_old_names() -> Iterator[None]:
-    """Without diffusers' warning of `block_out_channels`, which it writes into every tiny VAE's configuration and does not read."""
+    """Without diffusers' warning of `block_out_channels`, which it writes into tiny VAEs' configurations and does not read."""
     level = diffusers_logging.get_verbosity()
     diffusers_logging.set_verbosity_error()
     try:
