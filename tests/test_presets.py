@@ -1,5 +1,6 @@
 """Names, settings and their limits: nonsense is refused in one sentence when a run is described, not when it runs."""
 
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
@@ -259,13 +260,17 @@ def test_a_gpu_is_asked_in_the_precision_that_was_chosen_and_a_cpu_in_single(
 ) -> None:
     asked: list[torch.dtype] = []
 
-    def load(source: str, device: torch.device, dtype: torch.dtype, options: Options) -> Any:
-        asked.append(dtype)
-        return lambda prompts: torch.zeros(len(prompts), 1, 1)
+    def loads(made: Any) -> Callable[..., Any]:
+        def load(source: str, device: torch.device, dtype: torch.dtype, options: Options) -> Any:
+            asked.append(dtype)
+            return made
 
+        return load
+
+    prior = GaussianPrior(torch.zeros(3, 8, 8))
     monkeypatch.setattr(assembly, "KEPT", {})
-    monkeypatch.setattr(assembly.loading, "load_prior", load)
-    monkeypatch.setattr(assembly.loading, "load_text_encoder", load)
+    monkeypatch.setattr(assembly.loading, "load_prior", loads(prior))
+    monkeypatch.setattr(assembly.loading, "load_text_encoder", loads(lambda prompts: torch.zeros(len(prompts), 1, 1)))
     settings = preset("draft", "cpu", prompt="a cat", precision=precision)
     for device in ("cuda", "cpu"):
         assembly.load_prior(settings.source, device, settings.options)
