@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -233,13 +234,15 @@ def test_the_peak_on_cuda_is_of_this_run_alone(settings: Settings, tmp_path: Pat
 
 
 def test_the_peak_on_a_cpu_is_of_this_run_alone():
-    """In one process, whose high-water mark would never fall."""
-    assert cells.forget_peak_memory("cpu")
-    much = np.ones(50_000_000)  # 400 MB
-    with_much = cells.peak_memory("cpu")
-    del much
-    assert cells.forget_peak_memory("cpu")
-    assert cells.peak_memory("cpu") < with_much - 300
+    """In one process, whose high-water mark would never fall; where a system has no way to say so, it is told."""
+    known = os.access(cells.PROCESS / "clear_refs", os.W_OK)
+    assert cells.forget_peak_memory("cpu") == known
+    if known:
+        much = np.ones(50_000_000)  # 400 MB
+        with_much = cells.peak_memory("cpu")
+        del much
+        assert cells.forget_peak_memory("cpu")
+        assert cells.peak_memory("cpu") < with_much - 300
 
 
 def test_an_empty_scene_is_a_result(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
