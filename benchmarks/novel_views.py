@@ -24,7 +24,8 @@ from dreamtime.cameras import orbit
 from dreamtime.elevation import denoised
 from dreamtime.evaluation.scorers import Scorer, load_scorer
 from dreamtime.priors import zero123
-from dreamtime.priors.options import Options
+from dreamtime.priors.autoencoder import Autoencoder, read_autoencoder
+from dreamtime.priors.hub import find
 from dreamtime.references import psnr
 from dreamtime.toybox.meanings import Description, answers, questions
 from dreamtime.toybox.novel_views import FIELD_OF_VIEW, Viewpoints, pictures_from, random_viewpoints
@@ -40,10 +41,12 @@ CPU = torch.device("cpu")
 
 
 class Model:
-    """The prior, and what looks at pictures for it."""
+    """The prior, its VAE's decoder, and what looks at pictures for it."""
 
     def __init__(self, source: str) -> None:
-        self.prior = zero123.load_prior(source, CPU, torch.float32, Options(decodes=True))
+        self.prior = zero123.load_prior(source, CPU, torch.float32)
+        vae = read_autoencoder(find(source, ("vae",)).path, torch.float32)
+        self.decode = Autoencoder(vae, self.prior.unet.config.sample_size, vae).decode
         self.look = zero123.load_image_encoder(source, CPU, torch.float32)
 
     @torch.no_grad()
@@ -52,7 +55,7 @@ class Model:
         predict = distillation.classifier_free(self.prior, self.look(picture, seen_from), guidance)
         channels, *sides = self.prior.encode(picture[None])[0].shape
         noise = torch.randn(len(cameras), channels, *sides, generator=Generator().manual_seed(seed))
-        return self.prior.decode(denoised(predict, noise, cameras, self.prior.alphas_cumprod, steps))
+        return self.decode(denoised(predict, noise, cameras, self.prior.alphas_cumprod, steps))
 
 
 def places(elevations: list[float], azimuths: list[float]) -> Viewpoints:

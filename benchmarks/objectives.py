@@ -32,7 +32,7 @@ from dreamtime.toybox.world import Thing
 from dreamtime.types import Mesh
 
 HERE = Path(__file__).parent
-THINGS = [Thing("cube", "red"), Thing("torus", "blue"), Thing("cone", "yellow")]
+THINGS = [Thing("cube", "red"), Thing("torus", "blue"), Thing("cone", "red")]
 START = "the start"  # no objective: the scene before its first step
 VARIANTS: dict[str, dict[str, Any]] = {
     START: {},

@@ -28,7 +28,7 @@ THINGS = [
         "sphere": ("purple", "orange"),
         "cube": ("red", "green"),
         "cylinder": ("brown", "cyan"),
-        "cone": ("yellow", "pink"),
+        "cone": ("red", "pink"),
         "torus": ("blue", "red"),
         "pyramid": ("orange", "blue"),
     }.items()

@@ -51,7 +51,8 @@ def measured(count: int, seed: int) -> str:
     images = draw_pictures(count, Generator().manual_seed(seed), sides=2).images / 255
     prior = loading.load_prior(WEIGHTS, CPU, SINGLE, Options(decodes=True))
     assert isinstance(prior, StableDiffusionPrior)
-    whole = Autoencoder(read_autoencoder(WEIGHTS, SINGLE), prior.unet.config.sample_size, decodes=True)
+    vae = read_autoencoder(WEIGHTS, SINGLE)
+    whole = Autoencoder(vae, prior.unet.config.sample_size, vae)
     ways: dict[str, Decode] = {"VAE": whole.decode, "tiny VAE": prior.decode}
     x = torch.cat([prior.encode(part) for part in images.split(64)])
     halfway = (x[::2] + x[1::2]) / 2

@@ -8,10 +8,11 @@ from torch import Generator
 from dreamtime.assembly import dtype_of
 from dreamtime.objectives import answers_at_once
 from dreamtime.presets import REPRESENTATIONS, Settings
-from dreamtime.priors.folders import ModelUnavailable, in_folder
+from dreamtime.priors.folders import ModelUnavailable, check_decodes, in_folder, without_tiny_vae
 from dreamtime.priors.hub import (
     DENOISER,
     find_file,
+    folder_here,
     is_taken_for_granted,
     is_taken_for_zero123,
     layout_expected,
@@ -111,6 +112,16 @@ def check_abilities(settings: Settings) -> None:
         if settings.objective == "vsd" and not layout.learns:
             raise ModelUnavailable(prior, "has no UNet in which the objective 'vsd' could learn: choose another objective")
         check_options(prior, layout, settings.options)
+    if settings.options.decodes:
+        check_comparable(settings.prior)
+
+
+def check_comparable(prior: str) -> None:
+    """Raise `ModelUnavailable` on a model on this disk whose images cannot be compared."""
+    if folder := folder_here(prior):
+        check_decodes(in_folder(folder, prior, (), weights=False))
+    elif (path := on_this_disk(prior)) and path.is_file():
+        raise without_tiny_vae(prior)
 
 
 def check_ingredients(settings: Settings) -> None:

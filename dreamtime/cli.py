@@ -98,7 +98,8 @@ def build_parser() -> argparse.ArgumentParser:
         type=float,
         metavar="X",
         help=f"weight of --objective sds between decoded images (default {presets.STANDARD.image_residual:g} with the embedded"
-        " prior, else 0); 0: between latents, with the guidance and cameras that suit those",
+        " prior, else 0), decoded by a tiny VAE that must lie beside a model's own; 0: between latents, with the guidance and"
+        " cameras that suit those",
     )
     text.add_argument("--background", metavar="NAME", help=f"one of {', '.join(presets.BACKGROUNDS)}")
     text.add_argument("--lora", metavar="FILE", help="adapters to merge into the prior: safetensors file, folder or Hub id")

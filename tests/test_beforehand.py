@@ -1,17 +1,20 @@
 """What is refused before a run has a folder, because a model on this disk, or its kind, could not do it."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from diffusers import AutoencoderTiny
 from safetensors.torch import save_file
 from tiny_models import tiny_flow_pipeline, tiny_pipeline, tiny_xl_pipeline
 from torch import zeros
 
-from dreamtime.beforehand import CUT_OFF, MANY_WORDS, advice, check_ingredients, describe
+from dreamtime.beforehand import CUT_OFF, MANY_WORDS, advice, check_comparable, check_ingredients, describe
 from dreamtime.image_to_3d import EMBEDDED, image_preset
 from dreamtime.presets import Settings, preset
-from dreamtime.priors.folders import ModelUnavailable
+from dreamtime.priors.folders import TINY_VAE, ModelUnavailable
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +27,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def asked(prior: Path, **changes: str) -> Settings:
+def asked(prior: Path, **changes: Any) -> Settings:
     return preset("draft", "cpu", str(prior), prompt="a cat", **changes)
 
 
@@ -50,6 +53,19 @@ def test_what_a_kind_of_model_cannot_do_is_refused(
         check_ingredients(asked(models / prior, **changes))
     check_ingredients(asked(models / prior))
     check_ingredients(asked(models / "sd", **changes))
+
+
+def test_images_are_compared_by_a_tiny_vae_alone(models: Path, tmp_path: Path) -> None:
+    between_images = {"image_residual": 5.0}
+    with pytest.raises(ModelUnavailable, match="has no tiny VAE to compare images by: expected an AutoencoderTiny"):
+        check_ingredients(asked(models / "sd", **between_images))
+    with_one = shutil.copytree(models / "sd", tmp_path / "sd")
+    AutoencoderTiny().save_pretrained(with_one / TINY_VAE)
+    check_ingredients(asked(with_one, **between_images))
+    single = tmp_path / "v1.safetensors"
+    save_file({"x": zeros(1)}, single)
+    with pytest.raises(ModelUnavailable, match="has no tiny VAE to compare images by"):
+        check_comparable(str(single))
 
 
 def test_a_folder_without_weights_is_refused(models: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The tables that benchmarks keep: no row is lost, none of another model is taken for one of this."""
 
 import csv
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,12 @@ import pytest
 import torch
 from tiny_models import tiny_pipeline
 
-from benchmarks import clock, exact_prior, objectives, rows, ruler, text_to_3d, tiny_vae
+from benchmarks import clock, exact_prior, objectives, rows, ruler, schedules, text_to_3d, tiny_vae
 from dreamtime import assembly, presets
 from dreamtime.evaluation.geometry import score
 from dreamtime.presets import Settings
 from dreamtime.toybox import WEIGHTS
-from dreamtime.toybox.world import Thing, object_of, twin
+from dreamtime.toybox.world import Thing, held_out, object_of, twin
 
 OLD = {"iou": "0.1000", "iou_scaled": "0.1000", "color": "99.00", "seconds": "9.0", "budget": "b", "guidance_scale": "9"}
 
@@ -148,3 +149,30 @@ def test_a_scene_is_held_to_the_truth_with_the_presets_own_terms():
         not torch.equal(a, b) for a, b in zip(scene.representation.parameters(), start.representation.parameters(), strict=True)
     ]
     assert any(moved)
+
+
+def test_what_presets_are_looked_at_with_is_not_held_out() -> None:
+    shown = [*text_to_3d.THINGS, *objectives.THINGS, *schedules.THINGS]
+    assert [thing.caption for thing in shown if held_out(thing) or held_out(twin(thing))] == []
+
+
+def test_the_summary_of_schedules_is_of_pairs_alike_in_all_but_the_timesteps() -> None:
+    table = []
+    for variant, seed, (number, thing) in product(schedules.VARIANTS, "01", enumerate(schedules.THINGS)):
+        for schedule, more in (("uniform", 0.0), ("time-prioritized", 0.02)):
+            key = {"prompt": thing.caption, "variant": variant, "schedule": schedule, "preset": "draft", "seed": seed}
+            iou = 0.5 + 0.1 * number + more + 0.01 * int(seed)
+            table.append({**key, "model": "new", "iou": f"{iou}", "iou_scaled": f"{iou}", "color": "3", "seconds": "1"})
+    table.append({**table[0], "model": "old", "iou": "0"})
+    text = schedules.summary(table, "new", "draft")
+    assert "6 objects of the training set, 2 seeds each" in text
+    line = "| 0.755 | 0.775 | +0.020 (+0.020 to +0.020) | +0.020 (+0.020 to +0.020) | +0.0 (+0.0 to +0.0) |"
+    assert text.count(line) == len(schedules.VARIANTS)
+
+
+def test_a_prior_that_is_told_no_camera_is_the_same_but_for_that(tmp_path: Path) -> None:
+    untold = assembly.load_prior(str(schedules.without_cameras(tmp_path)), "cpu")
+    told = assembly.load_prior("toybox", "cpu")
+    assert (untold.knows_cameras, told.knows_cameras) == (False, True)
+    z_t, text = torch.ones(1, 4, 16, 16), torch.ones(1, 77, 64)
+    torch.testing.assert_close(untold.predict_noise(z_t, 500, text), told.predict_noise(z_t, 500, text))

@@ -84,6 +84,7 @@ def parsed(options: list[str]) -> object:
 def test_the_command_line_it_tells_parses_to_the_same(prompts: str):
     options = ["--prompts", prompts, "--out", "DIR", "--steps", "10,20", "--schedules", "linear,hifa", "--seeds", "3"]
     options += ["--set", "guidance_scale=5", "--set", "objective=csd", "--preset", "draft", "--scorer", "clip-l14"]
+    options += ["--targets", "0.25,0.5"]
     arguments = parsed(options)
     words = shlex.split(command.command_line(arguments))
     assert words[:4] == ["python", "-m", "dreamtime", "evaluate"]
@@ -139,6 +140,8 @@ def test_settings_have_their_own_types(text: str, name: str, value: object):
         (["--schedules", ","], "expected names with commas between, got nothing"),
         (["--steps", "0"], "got 0"),
         (["--seeds", "0"], "At least one seed"),
+        (["--targets", "0.5,1"], "expected numbers between 0 and 1 with commas between, got '0.5,1'"),
+        (["--targets", "half"], "expected numbers between 0 and 1 with commas between, got 'half'"),
         (["--workers", "0"], "got 0"),
         (["--workers", "1000"], "got 1000"),
         (["--preset", "best"], "Unknown preset 'best'"),

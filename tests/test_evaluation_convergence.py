@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from dreamtime.evaluation.convergence import Curves, bootstrap, first_step_at, mean_interval, steps_ratio
+from dreamtime.evaluation.convergence import Curves, bootstrap, first_step_at, mean_interval, speedup, steps_ratio
 
 
 def first(steps: list[int], scores: list[float], target: float) -> float:
@@ -69,6 +69,22 @@ def test_what_is_never_reached_takes_infinitely_long(generator: Callable[[int], 
     assert (interval.value, interval.low, interval.high) == (math.inf,) * 3
     either = steps_ratio(good, [poor, Curves(torch.tensor([100, 200]), torch.tensor([[0.4, 0.9]] * 6))], generator(0), 50)
     assert either.value == pytest.approx(2)
+
+
+def test_both_are_asked_when_they_come_to_what_both_end_with(generator: Callable[[int], Generator]):
+    """The reference rises thrice as fast and further: whatever the prompts, at the other one's end it is thrice as early."""
+    levels = 0.2 + 0.8 * torch.rand(30, generator=generator(0), dtype=torch.double)
+    fast, slow = saturating(0.03, torch.arange(1, 101), levels), saturating(0.01, torch.arange(1, 151), levels)
+    for target in (None, 0.3):
+        interval = speedup([fast], [slow], generator(1), target, 200)
+        assert (interval.value, interval.low, interval.high) == pytest.approx((3,) * 3, rel=0.03)
+    assert speedup([slow], [fast], generator(1), None, 200).value == pytest.approx(1 / 3, rel=0.03)
+
+
+def test_what_only_one_of_them_reaches_is_nothing_or_infinitely_many_times_as_far(generator: Callable[[int], Generator]):
+    good, poor = (Curves(torch.tensor([50, 100]), torch.full((6, 2), level)) for level in (0.9, 0.5))
+    found = [speedup(*pair, generator(0), 0.8, 50).value for pair in (([good], [poor]), ([poor], [good]), ([poor], [poor]))]
+    assert found == [math.inf, 0, math.inf]
 
 
 def test_prompts_that_decide_it_widen_the_interval_to_never(generator: Callable[[int], Generator]):

@@ -13,9 +13,10 @@ from pretended_evaluation import PROMPTS, fails, plan, pretend
 from tiny_scorer import write_tiny_scorer
 
 from dreamtime.evaluation import grid, summary
-from dreamtime.evaluation.report import Report, ratio_sentence, strict, write_report
+from dreamtime.evaluation.report import Report, ratio_sentence, speedup_sentence, strict, write_report
 from dreamtime.evaluation.scorers import load_scorer
 
+TARGETS = (0.15, 0.3)
 MADE = {"made by": "python -m dreamtime evaluate --prompts 'a & b'", "on": "2026-11-20"}
 
 
@@ -25,7 +26,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Report:
     for cell in plan():
         pretend(cell, grid.folder_of(root, cell))
     scorer = load_scorer(str(write_tiny_scorer(tmp_path_factory.mktemp("scorer"))))
-    return write_report(root, plan(), scorer, MADE)
+    return write_report(root, plan(), scorer, MADE, TARGETS)
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,41 @@ def test_a_slower_schedule_that_gets_there_has_its_ratio():
         "uniform needs 4.00 times as many steps for what time-prioritized reaches in 10 steps (IoU 0.400);"
         " 95 % interval 4.00 to 4.00."
     )
+
+
+def test_the_same_quality_is_told_of_both_with_the_steps_of_each():
+    """One climbs by 0.04 a step to 0.4, the other by 0.01 to 0.3: that both end with."""
+    rows = [
+        {"prompt": prompt, "schedule": schedule, "steps": steps, "seed": 0, "step": step, "iou": quality * step}
+        for prompt in ("a", "b")
+        for schedule, steps, quality in (("time-prioritized", 10, 0.04), ("uniform", 30, 0.01))
+        for step in range(1, steps + 1)
+    ]
+    table = pd.DataFrame(rows)
+    some, most = summary.speedups(table, "iou", (0.2, 0.35))
+    assert (some["target"], some["schedule_steps"], some["reference_steps"]) == pytest.approx((0.2, 20, 5))
+    assert (most["target"], most["schedule_steps"], most["reference_steps"]) == pytest.approx((0.3, 30, 7.5))
+    assert [row["value"] for row in (some, most)] == pytest.approx([4, 4])
+    assert speedup_sentence(some) == (
+        "uniform needs 4.00 times as many steps as time-prioritized to IoU 0.200 (20 steps against 5);"
+        " 95 % interval 4.00 to 4.00."
+    )
+    assert "to IoU 0.300, the most that both end with (30 steps against 8)" in speedup_sentence(most)
+    assert summary.speedups(table[table.schedule == "uniform"], "iou", (0.2,)) == []
+
+
+def test_of_each_run_it_is_told_when_it_came_to_a_quality(written: Report):
+    results = pd.read_csv(written.results)
+    curves = pd.read_csv(written.curves).dropna(subset=["iou"])
+    wanted = [f"steps_to_iou_{target:g}" for target in TARGETS]
+    assert set(wanted) <= set(results)
+    known = results[results.prompt.isin(curves.prompt)]
+    best = curves.groupby(["prompt", "schedule", "steps", "seed"]).iou.max()
+    for _, row in known.iterrows():
+        reached = best.get((row.prompt, row.schedule, row.steps, row.seed), 0.0)
+        assert list(row[wanted].notna()) == [reached >= target for target in TARGETS]
+    assert known[wanted].notna().any().all()
+    assert results[~results.prompt.isin(curves.prompt)][wanted].isna().all(axis=None)
 
 
 @pytest.mark.parametrize(

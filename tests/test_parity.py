@@ -3,6 +3,7 @@
 The pipelines are of random weights in the layouts of the Hub, and the embedded model. Expectations are the pipelines' outputs.
 """
 
+import copy
 import math
 import shutil
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from dreamtime import diffusion
 from dreamtime.cameras import turntable
 from dreamtime.distillation import guided_noise
 from dreamtime.priors import loading
+from dreamtime.priors.autoencoder import Autoencoder
 from dreamtime.priors.folders import TINY_VAE, ModelUnavailable
 from dreamtime.priors.options import Options
 from dreamtime.priors.rectified_flow import RectifiedFlowPrior
@@ -260,17 +262,25 @@ def test_encode_is_the_scaled_posterior_mean_with_its_gradient(case: Case, gener
     torch.testing.assert_close(images.grad, theirs_in.grad, rtol=1e-4, atol=3e-6)
 
 
-def test_decode_is_what_the_pipeline_shows(case: Case, tmp_path: Path, generator) -> None:
-    plain = shutil.copytree(case.folder, tmp_path / "plain", ignore=shutil.ignore_patterns(TINY_VAE))
-    prior = loading.load_prior(plain, CPU, FLOAT, Options(decodes=True))
-    assert isinstance(prior, DecodingPrior)
+def test_decode_is_what_the_pipeline_shows(case: Case, generator) -> None:
     x = 0.3 * start(case, generator(4))
     if isinstance(case.pipeline, IFPipeline):
-        theirs = x
+        theirs, prior = x, case.prior
     else:
-        config = case.pipeline.vae.config
-        theirs = case.pipeline.vae.decode(x / config.scaling_factor + (config.shift_factor or 0)).sample
+        vae = copy.deepcopy(case.pipeline.vae)
+        theirs = vae.decode(x / vae.config.scaling_factor + (vae.config.shift_factor or 0)).sample
+        prior = Autoencoder(vae, x.shape[-1], vae)
     close(prior.decode(x), (theirs.permute(0, 2, 3, 1) / 2 + 0.5).clamp(0, 1), 1e-6)
+
+
+def test_no_step_decodes_by_the_vae_itself(case: Case, tmp_path: Path) -> None:
+    """A model of latents without a tiny VAE is not loaded for steps that compare images."""
+    plain = shutil.copytree(case.folder, tmp_path / "plain", ignore=shutil.ignore_patterns(TINY_VAE))
+    if isinstance(case.pipeline, IFPipeline):
+        assert isinstance(loading.load_prior(plain, CPU, FLOAT, Options(decodes=True)), DecodingPrior)
+        return
+    with pytest.raises(ModelUnavailable, match="has no tiny VAE to compare images by"):
+        loading.load_prior(plain, CPU, FLOAT, Options(decodes=True))
 
 
 def tiny_beside(case: Case, folder: Path, levels: int) -> AutoencoderTiny:
@@ -295,7 +305,7 @@ def test_a_tiny_vae_decodes_in_the_place_of_the_vae(case: Case, tmp_path: Path, 
     if not pixels:
         assert not list(prior.vae.model.decoder.parameters())
         assert not any(parameter.requires_grad for parameter in prior.vae.parameters())
-        assert loading.load_prior(tmp_path / "with", CPU, FLOAT).vae.tiny is None
+        assert loading.load_prior(tmp_path / "with", CPU, FLOAT).vae.decoder is None
 
 
 def test_a_tiny_vae_of_another_size_is_refused(tmp_path: Path) -> None:
@@ -314,7 +324,7 @@ def test_the_vae_of_xl_is_upcast_from_half_precision_alone(tmp_path: Path) -> No
 def test_bfloat16_answers_as_single_precision_does(generator) -> None:
     """To three per cent, without guidance: what a GPU may be asked in."""
     exact, coarse = (loading.load_prior(WEIGHTS, CPU, dtype, Options(decodes=True)) for dtype in (FLOAT, torch.bfloat16))
-    assert {part.dtype for part in (coarse.unet, coarse.vae.model, coarse.vae.tiny)} == {torch.bfloat16}
+    assert {part.dtype for part in (coarse.unet, coarse.vae.model, coarse.vae.decoder)} == {torch.bfloat16}
     images = torch.rand(2, 64, 64, 3, generator=generator(1))
     x, text = exact.encode(images), torch.randn(2, 77, 64, generator=generator(2))
     cameras = turntable(2, 64)

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from diffusers import AutoencoderTiny
 from tiny_models import tiny_flow_pipeline, tiny_xl_pipeline
 
 from dreamtime.priors import skeletons
 from dreamtime.priors.architectures import PUBLISHED
-from dreamtime.priors.folders import ModelUnavailable
+from dreamtime.priors.folders import TINY_VAE, ModelUnavailable
 from dreamtime.types import DiffusionPrior
 
 # As their makers or users have published them; IF and Stable Diffusion 3 are known as models of 4.3 and 2 billion.
@@ -83,3 +84,16 @@ def test_a_pictures_condition_is_one_token_and_its_latent() -> None:
 def test_an_unknown_pipeline_is_refused() -> None:
     with pytest.raises(ModelUnavailable, match="FluxPipeline"):
         skeletons.prior_of({"_class_name": "FluxPipeline"}, torch.float32)
+
+
+def test_a_tiny_vae_beside_a_published_model_counts_where_it_decodes(tmp_path, monkeypatch) -> None:
+    name = "stable-diffusion-1.5"
+    monkeypatch.setenv("DREAMTIME_MODEL_DIR", str(tmp_path))
+    with pytest.raises(ModelUnavailable, match="has no tiny VAE to compare images by"):
+        skeletons.prior_of(skeletons.configuration_of(name), torch.float16, decodes=True)
+    tiny = AutoencoderTiny()
+    tiny.save_pretrained(tmp_path / name / TINY_VAE)
+    plain, decoding = (skeletons.prior_of(skeletons.configuration_of(name), torch.float16, each) for each in (False, True))
+    assert plain.vae.decoder is None
+    shapes = [parameter.shape for parameter in decoding.vae.decoder.decoder.parameters()]
+    assert shapes == [parameter.shape for parameter in tiny.decoder.parameters()]

@@ -11,10 +11,10 @@ from torch import Generator, nn
 
 from dreamtime.cameras import CameraRange, sample_cameras, turntable
 from dreamtime.priors.camera_embedding import CameraEmbedding, poses_of
+from dreamtime.prompts import View
 from dreamtime.toybox import denoiser, models
-from dreamtime.toybox.card import Training
 from dreamtime.toybox.denoiser import Denoiser
-from dreamtime.toybox.training import HIDING_FROM
+from dreamtime.toybox.training import HIDING_FROM, Training
 
 
 def test_a_distraction_is_one_more_word_of_letters(generator: Callable[[int], Generator]):
@@ -31,14 +31,14 @@ def test_a_distraction_is_one_more_word_of_letters(generator: Callable[[int], Ge
     assert places == {0, 1, 2, 3, 4}
 
 
-def test_captions_leave_out_the_view_or_everything_as_often_as_said(generator: Callable[[int], Generator]):
+def test_captions_tell_the_view_they_are_given_or_leave_out_everything(generator: Callable[[int], Generator]):
     draw = generator(1)
     captions = [denoiser.caption_of("a red cube", "side", draw) for _ in range(4000)]
     told = [caption for caption in captions if caption]
-    viewless = [caption for caption in told if "side" not in caption]
     assert captions.count("") / len(captions) == pytest.approx(denoiser.CAPTION_DROPOUT, abs=0.02)
-    assert len(viewless) / len(told) == pytest.approx(denoiser.VIEW_DROPOUT, abs=0.03)
-    assert {"a red cube", "a red cube, side view"} < set(told)
+    assert all("side" in caption for caption in told)
+    assert "a red cube, side view" in told
+    assert "a red cube" in {denoiser.caption_of("a red cube", None, draw) for _ in range(20)}
 
 
 class Faint(nn.Module):
@@ -75,18 +75,16 @@ def plan(**asked: int) -> Training:
     return Training(**{**known, **asked}, learning_rate=1e-3)
 
 
-Asked = list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]]
+Asked = list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
-    """Of both exchanges: the number of each picture and of the other one, t, whether the camera is told, and the share."""
+    """Of both exchanges: the number of each picture and of the other one, t, and the chance of each."""
     seen: Asked = []
 
-    def spy(
-        x: torch.Tensor, other: torch.Tensor, t: torch.Tensor, told: torch.Tensor, share: float, draw: Generator
-    ) -> torch.Tensor:
-        seen.append((x[:, 0, 0, 0], other[:, 0, 0, 0], t, told, share))
+    def spy(x: torch.Tensor, other: torch.Tensor, t: torch.Tensor, chance: torch.Tensor, draw: Generator) -> torch.Tensor:
+        seen.append((x[:, 0, 0, 0], other[:, 0, 0, 0], t, chance))
         return x
 
     monkeypatch.setattr(denoiser, "perhaps_another", spy)
@@ -102,13 +100,48 @@ def test_pictures_that_are_no_pairs_are_refused(numbered: Denoiser):
 
 def test_a_training_knows_the_other_side_of_each_picture(numbered: Denoiser, asked: Asked, tmp_path: Path):
     denoiser.train_denoiser(numbered, tmp_path, plan(steps=2))
-    x, other, t, told = (torch.cat(part) for part in list(zip(*asked[::2], strict=True))[:4])
+    x, other, t, chance = (torch.cat(part) for part in zip(*asked[::2], strict=True))
     assert len(x.unique()) == 40
     assert torch.equal(other, x + 1 - 2 * (x % 2))
     assert t.min() < 20
     assert t.max() > 980
+    strange = torch.cat([each[-1] for each in asked[1::2]])
+    told = strange > 0
     assert told.float().mean().item() == pytest.approx(1 - denoiser.CAMERA_DROPOUT, abs=0.04)
-    assert [share for *_, share in asked] == [denoiser.TURNED_SHARE, denoiser.STRANGER_SHARE] * 2
+    assert strange[told].unique().tolist() == pytest.approx([denoiser.STRANGER_SHARE])
+    assert chance[told].unique().tolist() == pytest.approx([denoiser.TURNED_SHARE])
+    assert not chance[~told].any(), "all are seen from the side: no caption tells one from the other"
+
+
+def test_where_no_camera_is_told_noise_turns_what_the_caption_tells_the_side_of(numbered: Denoiser, asked: Asked):
+    """One of every two pairs is seen from the front and from behind, the other from the side twice."""
+    views: list[View] = ["front", "back", "side", "side"]
+    pairs = replace(numbered, views=views * 10)
+    with torch.no_grad():
+        pairs.loss(torch.full((1500,), 500), torch.zeros(1500, dtype=torch.bool), Generator().manual_seed(0), 0.7, 0.4, 0.3)
+    (x, _, _, turned), (_, _, _, strange) = asked
+    assert not strange.any()
+    apart = x % 4 < 2
+    assert not turned[~apart].any()
+    assert turned.unique().tolist() == pytest.approx([0, 0.3])
+    told = (1 - denoiser.CAPTION_DROPOUT) * (1 - denoiser.UNTOLD_VIEW_DROPOUT)
+    assert (turned[apart] > 0).float().mean().item() == pytest.approx(told, abs=0.05)
+
+
+def test_captions_leave_the_view_out_as_often_as_said(numbered: Denoiser, monkeypatch: pytest.MonkeyPatch):
+    seen: list[View | None] = []
+
+    def spy(words: str, view: View | None, draw: Generator) -> str:
+        seen.append(view)
+        return words
+
+    monkeypatch.setattr(denoiser, "caption_of", spy)
+    for told, expected in ((True, denoiser.VIEW_DROPOUT), (False, denoiser.UNTOLD_VIEW_DROPOUT)):
+        seen.clear()
+        with torch.no_grad():
+            numbered.loss(torch.full((1500,), 500), torch.full((1500,), told), Generator().manual_seed(0))
+        assert set(seen) == {"side", None}
+        assert seen.count(None) / len(seen) == pytest.approx(expected, abs=0.04)
 
 
 def test_lessons_tell_every_camera_and_start_with_what_is_easy(numbered: Denoiser, asked: Asked, tmp_path: Path):
@@ -117,11 +150,10 @@ def test_lessons_tell_every_camera_and_start_with_what_is_easy(numbered: Denoise
     shown = [set(x.int().tolist()) for x, *_ in asked[::4]]
     cubes, cars = set(range(16)), set(range(28, 40))
     assert shown == [cubes, cubes | cars, cars, cubes | cars, cubes | cars]
-    for _, _, t, told, _ in asked:
-        assert told.all()
-        assert t.min() >= HIDING_FROM
-    assert {share for *_, share in asked[::2]} == {denoiser.LESSON_TURNED_SHARE}
-    assert {share for *_, share in asked[1::2]} == {denoiser.LESSON_STRANGER_SHARE}
+    assert all(t.min() >= HIDING_FROM for _, _, t, _ in asked)
+    turned, strange = (torch.cat([chance for *_, chance in asked[which::2]]).unique().tolist() for which in (0, 1))
+    assert turned == pytest.approx([denoiser.LESSON_TURNED_SHARE])
+    assert strange == pytest.approx([denoiser.LESSON_STRANGER_SHARE])
     assert not torch.equal(before["unet.factor"], numbered.live["unet"].factor)
 
 

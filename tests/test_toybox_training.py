@@ -138,7 +138,7 @@ def test_a_cpu_that_is_slow_in_bfloat16_is_spared_it(capability: str, dtype: tor
 def test_what_is_exchanged_is_told_and_hidden_by_noise(generator: Callable[[int], Generator]):
     t, told = torch.arange(1000).repeat(8), torch.arange(8000) % 2 == 0
     x, other = torch.zeros(8000, 1, 1, 1), torch.ones(8000, 1, 1, 1)
-    exchanged = training.perhaps_another(x, other, t, told, 0.3, generator(0))[:, 0, 0, 0].bool()
+    exchanged = training.perhaps_another(x, other, t, 0.3 * told, generator(0))[:, 0, 0, 0].bool()
     possible = told & (t >= training.HIDING_FROM)
     assert not exchanged[~possible].any()
     assert exchanged[possible].float().mean().item() == pytest.approx(0.3, abs=0.03)

@@ -9,3 +9,5 @@ SCORERS: dict[str, str] = {
     "clip-l14": "openai/clip-vit-large-patch14",
 }
 """The judges by name; any folder or Hub id of a transformers `CLIPModel` will do."""
+TARGETS = (0.5, 0.6, 0.7)
+"""The IoUs whose first step is told."""

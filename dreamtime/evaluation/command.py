@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 from tqdm import tqdm
 
 from dreamtime import beforehand
-from dreamtime.evaluation import SCORERS
+from dreamtime.evaluation import SCORERS, TARGETS
 from dreamtime.evaluation.prompt_sets import TOYBOX, prompts_of
 from dreamtime.presets import SCHEDULES, Settings, resolve_device, resolve_prior
 from dreamtime.toybox.known import unknown_words
@@ -33,6 +33,17 @@ def whole_numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected whole numbers with commas between, got {text!r}") from None
+
+
+def fractions(text: str) -> tuple[float, ...]:
+    """Comma-separated numbers between 0 and 1, rising."""
+    try:
+        found = tuple(sorted({float(part) for part in text.split(",")}))
+    except ValueError:
+        found = ()
+    if not found or not all(0 < each < 1 for each in found):
+        raise argparse.ArgumentTypeError(f"expected numbers between 0 and 1 with commas between, got {text!r}")
+    return found
 
 
 def changed_setting(text: str) -> tuple[str, Any]:
@@ -61,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     sets = ", ".join(f"{name} ({what})" for name, what in TOYBOX.items())
     schedules = f"out of {', '.join(SCHEDULES)} (default uniform,time-prioritized)"
+    reached = "IoUs whose first step is told"
     judges = f"who judges: {', '.join(SCORERS)}, a folder or a Hub id (default toybox)"
 
     def option(name: str, help: str, **how: Any) -> None:
@@ -71,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("steps", "numbers of steps (default: the preset's)", type=whole_numbers, metavar="N,...")
     option("seeds", "seeds 0 to N-1 for each (default 1)", type=int, default=1, metavar="N")
     option("out", "an empty folder, or one to go on with", type=Path, required=True, metavar="DIR")
+    option("targets", f"{reached} (default {','.join(map(str, TARGETS))})", type=fractions, default=TARGETS, metavar="X,...")
     option("preset", "draft, standard or high (default standard)", default="standard", metavar="NAME")
     option("prior", "as for the command text (default toybox)", default="toybox", metavar="NAME")
     option("device", "auto, cpu or cuda (default auto)", default="auto", metavar="NAME")
@@ -85,6 +98,7 @@ def command_line(arguments: argparse.Namespace) -> str:
     words = ["python", "-m", "dreamtime", "evaluate", "--prompts", arguments.prompts]
     words += ["--schedules", ",".join(arguments.schedules)]
     words += ["--steps", ",".join(map(str, arguments.steps))] if arguments.steps else []
+    words += ["--targets", as_typed(arguments.targets)] if arguments.targets != TARGETS else []
     for name in ("seeds", "preset", "prior", "device", "scorer"):
         words += [f"--{name}", str(getattr(arguments, name))]
     for name, value in arguments.set:
@@ -147,4 +161,4 @@ def evaluate(arguments: argparse.Namespace, tell: Callable[[str], object]) -> Pa
         tell(line)
     run_left(arguments.out, planned, workers, arguments.quiet)
     made = {"made by": command_line(arguments), "on": f"{datetime.now(timezone.utc):%Y-%m-%d}", "judge": scorer.name}
-    return report.write_report(arguments.out, planned, scorer, made).page
+    return report.write_report(arguments.out, planned, scorer, made, arguments.targets).page

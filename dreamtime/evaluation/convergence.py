@@ -79,11 +79,41 @@ def steps_ratio(reference: Curves, others: Sequence[Curves], generator: Generato
     """
 
     def ratio(prompts: Int[Tensor, "R Q"]) -> Float[Tensor, " R"]:
-        target = reference.means(prompts)[:, -1]
-        taken = [first_step_at(other.steps, other.means(prompts), target) for other in others]
-        return torch.stack(taken).amin(dim=0) / reference.steps[-1]
+        return steps_to(others, prompts, reference.means(prompts)[:, -1]) / reference.steps[-1]
 
     return bootstrap(ratio, len(reference.scores), generator, resamples)
+
+
+def steps_to(runs: Sequence[Curves], prompts: Int[Tensor, "R Q"], target: Float[Tensor, " R"]) -> Float[Tensor, " R"]:
+    """The steps that a schedule needs to a quality: in whichever of its runs, of whatever length, gets there first."""
+    return torch.stack([first_step_at(run.steps, run.means(prompts), target) for run in runs]).amin(dim=0)
+
+
+def common_end(reference: Sequence[Curves], others: Sequence[Curves], prompts: Int[Tensor, "R Q"]) -> Float[Tensor, " R"]:
+    """The most that both of two schedules end with, in whichever of their runs ends best."""
+    ends = [torch.stack([run.means(prompts)[:, -1] for run in runs]).amax(dim=0) for runs in (reference, others)]
+    return torch.minimum(*ends)
+
+
+def speedup(
+    reference: Sequence[Curves],
+    others: Sequence[Curves],
+    generator: Generator,
+    target: float | None = None,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """How many times as many steps another schedule needs as the reference to the same quality, on average over the prompts.
+
+    Without a target it is the most that both end with, for each drawing of the prompts its own. Where only the other one
+    reaches a target the ratio is 0; where only the reference or neither does, infinite.
+    """
+
+    def ratio(prompts: Int[Tensor, "R Q"]) -> Float[Tensor, " R"]:
+        end = common_end(reference, others, prompts)
+        quality = end if target is None else torch.full_like(end, target)
+        return (steps_to(others, prompts, quality) / steps_to(reference, prompts, quality)).nan_to_num(torch.inf, torch.inf)
+
+    return bootstrap(ratio, len(reference[0].scores), generator, resamples)
 
 
 def mean_interval(values: Float[Tensor, " P"], generator: Generator, resamples: int = RESAMPLES) -> Interval:

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from dreamtime.checkpoints import write_atomically
-from dreamtime.evaluation import charts, tables
+from dreamtime.evaluation import TARGETS, charts, tables
 from dreamtime.evaluation.cells import read_portrait, sheet
 from dreamtime.evaluation.grid import folder_of
 from dreamtime.evaluation.prompt_sets import truth_of
@@ -81,6 +81,23 @@ def ratio_sentence(ratio: Mapping[str, Any]) -> str:
     return f"{ratio['schedule']} needs {ratio['value']:.2f} times as many steps for {reached}{interval}."
 
 
+def speedup_sentence(found: Mapping[str, Any]) -> str:
+    """How much sooner one schedule comes to a quality than another, as a sentence."""
+    quality = f"{SCORES[found['score']]} {found['target']:.3f}" + (", the most that both end with" if found["most"] else "")
+    steps = f"{found['schedule_steps']:.0f} steps against {found['reference_steps']:.0f}"
+    high = f"{found['high']:.2f}" if math.isfinite(found["high"]) else "never"
+    interval = f"; 95 % interval {found['low']:.2f} to {high}" if math.isfinite(found["low"]) else ""
+    return (
+        f"{found['schedule']} needs {found['value']:.2f} times as many steps as {found['reference']} to {quality} ({steps})"
+        f"{interval}."
+    )
+
+
+def sentences_of(summary: Mapping[str, Any]) -> list[str]:
+    """What is said of steps and quality."""
+    return [*map(ratio_sentence, summary["ratios"]), *map(speedup_sentence, summary["speedups"])]
+
+
 def label_of(name: str, summary: Mapping[str, Any]) -> str:
     """A measure as people read it; of a retrieval, among how many captions."""
     count = summary["candidates"].get(name)
@@ -144,7 +161,7 @@ def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def markdown_summary(summary: Mapping[str, Any]) -> str:
     """The summary for a README: means with 95 % intervals, sorts of prompts, steps."""
     parts = [markdown(*table_rows(summary)), markdown(*group_rows(summary, GROUP_MEASURES))]
-    return "\n".join([*parts, *(f"* {ratio_sentence(ratio)}" for ratio in summary["ratios"]), ""])
+    return "\n".join([*parts, *(f"* {sentence}" for sentence in sentences_of(summary)), ""])
 
 
 # -- the page
@@ -184,7 +201,7 @@ def page(
         made=made,
         settings=in_common(cells[0]),
         counts={"prompts": results.prompt.nunique(), "seeds": results.seed.nunique(), "runs": len(results)},
-        ratios=[ratio_sentence(ratio) for ratio in summary["ratios"]],
+        ratios=sentences_of(summary),
         tables={
             "Means over the prompts, with 95 % intervals": table_rows(summary),
             "Differences at equal steps, with 95 % intervals": difference_rows(summary) if summary["versus"] else None,
@@ -196,15 +213,21 @@ def page(
     )
 
 
-def write_report(root: Path, cells: Sequence[Settings], scorer: Scorer, made: Mapping[str, str]) -> Report:
-    """Judge the finished cells and write down everything; `made` are words about how it came about, for the page."""
+def write_report(
+    root: Path, cells: Sequence[Settings], scorer: Scorer, made: Mapping[str, str], targets: Sequence[float] = TARGETS
+) -> Report:
+    """Judge the finished cells and write down everything; `made` are words about how it came about, for the page.
+
+    Of each run it is told after how many steps it comes to each of the targets, values of IoU.
+    """
     prompts = list(dict.fromkeys(cell.prompt for cell in cells))
     texts = tables.texts_of(prompts, scorer)
     results = tables.results_table(root, cells, scorer, texts)
     curves = tables.curves_table(root, cells, scorer, texts)
     diversity = tables.diversity_table(root, cells, scorer)
     truth = tables.truth_table(texts, scorer)
-    summary = {**summarised(results, curves, diversity, truth), "candidates": tables.candidates(prompts)}
+    results = tables.with_steps_to(results, curves, targets)
+    summary = {**summarised(results, curves, diversity, truth, targets), "candidates": tables.candidates(prompts)}
     report = Report(root / "report.html", root / "results.csv", root / "curves.csv", root / "summary.json")
     results.to_csv(report.results, index=False)
     curves.to_csv(report.curves, index=False)

@@ -8,7 +8,8 @@ import pandas as pd
 import torch
 from torch import Generator
 
-from dreamtime.evaluation.convergence import Curves, Interval, mean_interval, steps_ratio
+from dreamtime.evaluation import TARGETS
+from dreamtime.evaluation.convergence import Curves, Interval, common_end, mean_interval, speedup, steps_ratio, steps_to
 from dreamtime.evaluation.prompt_sets import GROUPS
 
 REFERENCE = "time-prioritized"
@@ -99,29 +100,69 @@ def curves_of(table: pd.DataFrame, score: str, prompts: Sequence[str]) -> Curves
     return Curves(torch.tensor(wide.columns.to_numpy(dtype=int)), torch.tensor(wide.to_numpy(dtype=float)))
 
 
-def ratios(curves: pd.DataFrame, score: str) -> list[dict[str, Any]]:
-    """How many times as many steps each other schedule needs to reach what the reference ends with, for each of its lengths."""
+def curves_by_schedule(curves: pd.DataFrame, score: str) -> dict[str, list[Curves]]:
+    """Of each schedule the curves of its runs of each length, over the prompts that all of them have."""
     curves = curves.dropna(subset=[score])
-    if curves.empty:
-        return []
-    pairs, found = pairs_of(curves), []
-    reference = reference_of([schedule for schedule, _ in pairs])
+    pairs = pairs_of(curves)
     complete = [set(of(curves, *pair).prompt) for pair in pairs]
     prompts = [prompt for prompt in dict.fromkeys(curves.prompt) if all(prompt in each for each in complete)]
-    known = {pair: curves_of(of(curves, *pair), score, prompts) for pair in pairs}
-    for schedule, steps in pairs:
-        others = {name for name, _ in pairs} - {reference} if schedule == reference else set()
-        for other in sorted(others):
-            rivals = [known[pair] for pair in pairs if pair[0] == other]
-            interval = steps_ratio(known[schedule, steps], rivals, Generator().manual_seed(0))
-            target = known[schedule, steps].scores.mean(dim=0)[-1].item()
-            row = {"score": score, "reference": reference, "steps": steps, "target": target, "schedule": other}
-            found.append({**row, **asdict(interval)})
+    found: dict[str, list[Curves]] = {}
+    for pair in pairs if prompts else []:
+        found.setdefault(pair[0], []).append(curves_of(of(curves, *pair), score, prompts))
     return found
 
 
-def summarised(results: pd.DataFrame, curves: pd.DataFrame, diversity: pd.DataFrame, truth: pd.DataFrame) -> dict[str, Any]:
-    """Everything that the report says, as plain values."""
+def rivals_of(known: Mapping[str, list[Curves]]) -> tuple[str, list[str]]:
+    """The schedule that the others are compared with, and those others; none of neither."""
+    reference = reference_of(list(known)) if known else ""
+    return reference, sorted(known.keys() - {reference})
+
+
+def ratios(curves: pd.DataFrame, score: str) -> list[dict[str, Any]]:
+    """How many times as many steps each other schedule needs to reach what the reference ends with, for each of its lengths."""
+    known, found = curves_by_schedule(curves, score), []
+    reference, others = rivals_of(known)
+    for own in known.get(reference, []):
+        for other in others:
+            interval = steps_ratio(own, known[other], Generator().manual_seed(0))
+            row = {
+                "score": score,
+                "reference": reference,
+                "steps": int(own.steps[-1]),
+                "target": own.scores.mean(dim=0)[-1].item(),
+            }
+            found.append({**row, "schedule": other, **asdict(interval)})
+    return found
+
+
+def speedups(curves: pd.DataFrame, score: str, targets: Sequence[float] = ()) -> list[dict[str, Any]]:
+    """How many times as many steps each other schedule needs as the reference to the same quality, and how many either does.
+
+    The same quality is each of the targets below the most that both end with, and that, if it is more than nothing.
+    """
+    known, found = curves_by_schedule(curves, score), []
+    reference, others = rivals_of(known)
+    for other in others:
+        rivals = (known[reference], known[other])
+        everyone = torch.arange(len(rivals[0][0].scores))[None]
+        most = common_end(*rivals, everyone)
+        for target in (*(each for each in targets if each < most), *([None] if most > 0 else [])):
+            quality = most if target is None else torch.full_like(most, target)
+            own, others_steps = (steps_to(runs, everyone, quality).item() for runs in rivals)
+            interval = speedup(*rivals, Generator().manual_seed(0), target)
+            row = {"score": score, "target": quality.item(), "most": target is None, "reference": reference, "schedule": other}
+            found.append({**row, "reference_steps": own, "schedule_steps": others_steps, **asdict(interval)})
+    return found
+
+
+def summarised(
+    results: pd.DataFrame,
+    curves: pd.DataFrame,
+    diversity: pd.DataFrame,
+    truth: pd.DataFrame,
+    targets: Sequence[float] = TARGETS,
+) -> dict[str, Any]:
+    """Everything that the report says, as plain values; `targets` are values of IoU."""
     pairs = pairs_of(results)
     reference = reference_of([schedule for schedule, _ in pairs])
     rows, versus, groups = [], [], []
@@ -137,7 +178,8 @@ def summarised(results: pd.DataFrame, curves: pd.DataFrame, diversity: pd.DataFr
                 groups.append({**row, "group": group, "prompts": part.prompt.nunique(), "measures": means(part)})
     ceiling = means(truth) if len(truth) else {}
     found = {"rows": rows, "versus": versus, "groups": groups, "truth": ceiling, "reference": reference}
-    return {**found, "ratios": [ratio for score in SCORES for ratio in ratios(curves, score)]}
+    found["ratios"] = [ratio for score in SCORES for ratio in ratios(curves, score)]
+    return {**found, "speedups": speedups(curves, "iou", targets) + speedups(curves, "r_precision")}
 
 
 def means(table: pd.DataFrame) -> dict[str, float]:

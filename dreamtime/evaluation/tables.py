@@ -18,6 +18,7 @@ from torch import Tensor
 from dreamtime.checkpoints import write_atomically
 from dreamtime.evaluation.alignment import overlaps
 from dreamtime.evaluation.cells import CELL, damaged, glance_steps, intact, read_curve, read_portrait, read_solid
+from dreamtime.evaluation.convergence import first_step_at
 from dreamtime.evaluation.grid import folder_of
 from dreamtime.evaluation.prompt_sets import group_of, truth_of
 from dreamtime.evaluation.retrieval import arc_of, cosine_distance, is_janus, mean_pairwise, retrieved
@@ -217,6 +218,21 @@ def curves_table(root: Path, cells: Sequence[Settings], scorer: Scorer, texts: T
             iou = glances[step] if features else 0.0 if truth_of(cell.prompt) else math.nan
             rows.append({**cell_columns(cell), "step": step, "iou": iou, "r_precision": found})
     return pd.DataFrame(rows)
+
+
+def with_steps_to(results: pd.DataFrame, curves: pd.DataFrame, targets: Sequence[float]) -> pd.DataFrame:
+    """The results with the first step at which each run comes to each IoU, NaN where it does not; unchanged without a truth."""
+    known = curves.dropna(subset=["iou"])
+    if known.empty or not targets:
+        return results
+    rows = []
+    for cell, run in known.groupby(list(CELL), sort=False):
+        steps, scores = torch.tensor(run.step.to_numpy(dtype=int)), torch.tensor(run.iou.to_numpy(dtype=float))
+        wanted = torch.tensor(list(targets), dtype=scores.dtype)
+        first = first_step_at(steps, scores.expand(len(wanted), -1), wanted)
+        found = {f"steps_to_iou_{target:g}": step for target, step in zip(targets, first.tolist(), strict=True)}
+        rows.append({**dict(zip(CELL, cell, strict=True)), **found})
+    return results.merge(pd.DataFrame(rows).replace(math.inf, math.nan), on=list(CELL), how="left")
 
 
 def diversity_table(root: Path, cells: Sequence[Settings], scorer: Scorer) -> pd.DataFrame:

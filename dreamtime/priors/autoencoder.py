@@ -1,6 +1,6 @@
-"""A VAE between images and the latents that a denoiser knows; most runs need only the half that encodes.
+"""A VAE between images and the latents that a denoiser knows; no step needs more of it than the half that encodes.
 
-A step that looks at what a prior means decodes it by a much smaller network where one lies beside the VAE: a TAESD, which
+A step that looks at what a prior means decodes it by a much smaller network, which has to lie beside the VAE: a TAESD, which
 diffusers knows as `AutoencoderTiny`.
 """
 
@@ -15,7 +15,7 @@ from diffusers.utils import logging as diffusers_logging
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dreamtime.priors.folders import TINY_VAE, Checkpoint, ModelUnavailable
+from dreamtime.priors.folders import TINY_VAE, Checkpoint, ModelUnavailable, check_decodes
 from dreamtime.priors.options import Options
 from dreamtime.priors.weights import read_diffusers
 
@@ -34,19 +34,19 @@ def images_of(x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B S S 3"]:
 
 
 class Autoencoder(nn.Module):
-    """A VAE, frozen, for a denoiser whose latents have that side; without its decoder unless that is asked for.
+    """A VAE, frozen, for a denoiser whose latents have that side.
 
-    With a tiny one, that decodes in its place.
+    What decodes is a part of its own: nothing, a tiny VAE, or, outside of runs, the VAE itself, which then is kept whole.
     """
 
-    def __init__(self, vae: AutoencoderKL, side: int, decodes: bool = False, tiny: AutoencoderTiny | None = None) -> None:
+    def __init__(self, vae: AutoencoderKL, side: int, decoder: AutoencoderKL | AutoencoderTiny | None = None) -> None:
         super().__init__()
-        if tiny or not decodes:
+        if decoder is not vae:
             vae.decoder = nn.Identity()
+            if decoder:
+                decoder.encoder = nn.Identity()
         self.model = vae.eval().requires_grad_(False)
-        self.tiny = tiny.eval().requires_grad_(False) if tiny and decodes else None
-        if self.tiny:
-            self.tiny.encoder = nn.Identity()
+        self.decoder = decoder.eval().requires_grad_(False) if decoder else None
         # Side of the images that the denoiser was trained on, in pixels.
         self.resolution = int(side * 2 ** (len(vae.config.block_out_channels) - 1))
 
@@ -62,13 +62,10 @@ class Autoencoder(nn.Module):
     @torch.no_grad()
     def decode(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B S S 3"]:
         """The images of latents, in [0, 1] and at that resolution; no gradient."""
-        if self.tiny is not None:
-            latents = x / self.tiny.config.scaling_factor + (self.tiny.config.shift_factor or 0.0)
-            return images_of(self.tiny.decode(latents.to(self.tiny.dtype)).sample.float())
-        assert not isinstance(self.model.decoder, nn.Identity), "The decoder was left out: Options(decodes=True) keeps it."
-        config = self.model.config
+        assert self.decoder is not None, "There is nothing to decode by: Options(decodes=True) loads it."
+        config = self.decoder.config
         latents = x / config.scaling_factor + (config.shift_factor or 0.0)
-        return images_of(self.model.decode(latents.to(self.model.dtype)).sample.float())
+        return images_of(self.decoder.decode(latents.to(self.decoder.dtype)).sample.float())
 
 
 def economise(vae: Autoencoder, options: Options) -> Autoencoder:
@@ -76,8 +73,8 @@ def economise(vae: Autoencoder, options: Options) -> Autoencoder:
     if options.memory != "normal":
         vae.model.enable_slicing()
         vae.model.enable_gradient_checkpointing()
-        if vae.tiny is not None:
-            vae.tiny.enable_slicing()
+        if vae.decoder is not None:
+            vae.decoder.enable_slicing()
     return vae
 
 
@@ -98,9 +95,10 @@ def untold_of_old_names() -> Iterator[None]:
 
 
 def read_tiny(vae: AutoencoderKL, checkpoint: Checkpoint, dtype: torch.dtype, options: Options) -> AutoencoderTiny | None:
-    """The tiny VAE beside it, if the model has one and it is to decode. Raises `ModelUnavailable` for one of other latents."""
-    if not (options.decodes and checkpoint.has(TINY_VAE)):
+    """The tiny VAE beside it, if it is to decode. Raises `ModelUnavailable` where there is none, or one of other latents."""
+    if not options.decodes:
         return None
+    check_decodes(checkpoint)
     with untold_of_old_names():
         tiny: AutoencoderTiny = read_diffusers(AutoencoderTiny, checkpoint.path, TINY_VAE, dtype)
     levels, factor = len(tiny.config.decoder_block_out_channels), tiny.config.upsampling_scaling_factor

@@ -84,6 +84,18 @@ def read_by(parts: Collection[str]) -> Literal["text", "image"]:
     return "image" if "image_encoder" in parts and "text_encoder" not in parts else "text"
 
 
+def without_tiny_vae(what: str) -> ModelUnavailable:
+    """What to raise about a model of latents whose images are to be compared and that has nothing to decode them by."""
+    expected = f"an AutoencoderTiny for its latents, such as TAESD, as {TINY_VAE!r} in a folder of the model"
+    return ModelUnavailable(what, f"has no tiny VAE to compare images by: expected {expected}, or an image residual of 0")
+
+
+def check_decodes(checkpoint: Checkpoint) -> None:
+    """Raise `ModelUnavailable` on a model of latents without a tiny VAE, which a step decodes by."""
+    if "vae" in parts_in(checkpoint.index) and not checkpoint.has(TINY_VAE):
+        raise without_tiny_vae(checkpoint.place)
+
+
 def parts_in(index: Mapping[str, Any]) -> list[str]:
     """The parts of a model: what its index gives a library and a class."""
     return [name for name, kind in index.items() if not name.startswith("_") and isinstance(kind, list) and any(kind)]

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dreamtime.priors.folders import check_decodes
 from dreamtime.priors.hub import find
 from dreamtime.priors.layouts import layout_of
 from dreamtime.priors.options import PLAIN, Options
@@ -22,9 +23,15 @@ Look = Callable[[Float[Tensor, "H W 3"], Cameras], Condition]
 log = logging.getLogger(__name__)
 
 
-def module_of(source: str | Path) -> ModuleType:
-    """The module that reads a model: each has the first three functions below. Raises `ModelUnavailable`."""
-    return import_module(f"dreamtime.priors.{layout_of(find(source, (), weights=False)).module}")
+def module_of(source: str | Path, options: Options = PLAIN) -> ModuleType:
+    """The module that reads a model: each has the first three functions below.
+
+    Raises `ModelUnavailable`, also for one that could not do what is asked: before any of its weights is fetched.
+    """
+    checkpoint = find(source, (), weights=False)
+    if options.decodes:
+        check_decodes(checkpoint)
+    return import_module(f"dreamtime.priors.{layout_of(checkpoint).module}")
 
 
 def load_alphas_cumprod(source: str | Path) -> Float[Tensor, " T"]:
@@ -34,12 +41,12 @@ def load_alphas_cumprod(source: str | Path) -> Float[Tensor, " T"]:
 
 def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, options: Options = PLAIN) -> DiffusionPrior:
     """The denoiser of a model. Raises `ModelUnavailable`."""
-    return module_of(source).load_prior(source, device, dtype, options)
+    return module_of(source, options).load_prior(source, device, dtype, options)
 
 
 def load_text_encoder(source: str | Path, device: torch.device, dtype: torch.dtype, options: Options = PLAIN) -> Embed:
     """What reads prompts for that denoiser; to be let go before it is loaded. Raises `ModelUnavailable`."""
-    return module_of(source).load_text_encoder(source, device, dtype, options)
+    return module_of(source, options).load_text_encoder(source, device, dtype, options)
 
 
 def load_image_encoder(source: str | Path, device: torch.device, dtype: torch.dtype, options: Options = PLAIN) -> Look:

@@ -30,7 +30,7 @@ class Options:
     lora_scale: float = 1.0
     embedding: str = ""  # a textual inversion, likewise
     precision: Precision = "fp16"  # on a GPU
-    decodes: bool = False  # whether a step looks at what the prior decodes: a decoder is kept
+    decodes: bool = False  # whether a step looks at what the prior decodes, by the tiny VAE beside its own
 
 
 PLAIN = Options()

@@ -56,7 +56,7 @@ class RectifiedFlowPrior:
         return self.vae.encode(images)
 
     def decode(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B S S 3"]:
-        """The images of scaled latents, if the decoder was loaded (`Options.decodes`); no gradient."""
+        """The images of scaled latents, if a tiny VAE was loaded (`Options.decodes`); no gradient."""
         return self.vae.decode(x)
 
     @torch.no_grad()
@@ -120,7 +120,7 @@ def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, opt
         transformer = read_diffusers(SD3Transformer2DModel, checkpoint.path, "transformer", dtype)
         vae = read_autoencoder(checkpoint.path, dtype)
         tiny = read_tiny(vae, checkpoint, dtype, options)
-        autoencoder = economise(Autoencoder(vae, transformer.config.sample_size, options.decodes, tiny), options).to(device)
+        autoencoder = economise(Autoencoder(vae, transformer.config.sample_size, tiny), options).to(device)
         alphas_cumprod = alphas_cumprod_from_flow(flow_times(checkpoint))
         return RectifiedFlowPrior(place_denoiser(transformer, device, options), autoencoder, alphas_cumprod)
 

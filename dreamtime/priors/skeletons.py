@@ -15,8 +15,8 @@ from dreamtime.priors import camera_embedding
 from dreamtime.priors.architectures import PUBLISHED, Configuration
 from dreamtime.priors.autoencoder import Autoencoder
 from dreamtime.priors.deepfloyd import DeepFloydPrior
-from dreamtime.priors.folders import BESIDE, CAMERA_EMBEDDING, TINY_VAE, ModelUnavailable, read_by
-from dreamtime.priors.hub import find
+from dreamtime.priors.folders import BESIDE, CAMERA_EMBEDDING, TINY_VAE, ModelUnavailable, read_by, without_tiny_vae
+from dreamtime.priors.hub import find, folder_here
 from dreamtime.priors.layouts import LAYOUTS, TOLD_A_PICTURE, Layout
 from dreamtime.priors.rectified_flow import RectifiedFlowPrior
 from dreamtime.priors.stable_diffusion import StableDiffusionPrior
@@ -37,9 +37,15 @@ PARTS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_e
 
 
 def configuration_of(source: str) -> Configuration:
-    """What a model consists of: as published if it is one we know, else from its own files. Raises `ModelUnavailable`."""
+    """What a model consists of: as published if it is one we know, else from its own files. Raises `ModelUnavailable`.
+
+    What lies beside a model that we know, in its folder on this disk, is part of it.
+    """
     if source in PUBLISHED:
-        return PUBLISHED[source]
+        folder = folder_here(source)
+        beside = {part: folder / part / "config.json" for part in BESIDE} if folder else {}
+        added = {part: json.loads(file.read_text(encoding="utf-8")) for part, file in beside.items() if file.is_file()}
+        return {**PUBLISHED[source], **added}
     checkpoint = find(source, PARTS, weights=False)
     parts = [part for part in (*PARTS, *BESIDE) if checkpoint.has(part)]
     read = {part: json.loads((checkpoint.configuration / part / "config.json").read_text(encoding="utf-8")) for part in parts}
@@ -76,7 +82,9 @@ def prior_of(configuration: Configuration, dtype: torch.dtype, decodes: bool = F
     if CAMERA_EMBEDDING in parts:
         denoiser.class_embedding = parts[CAMERA_EMBEDDING]
     vae = precise(parts["vae"]) if module == "stable_diffusion_xl" else parts["vae"]
-    autoencoder = Autoencoder(vae, denoiser.config.sample_size, decodes, parts.get(TINY_VAE))
+    if decodes and TINY_VAE not in parts:
+        raise without_tiny_vae(configuration["_class_name"])
+    autoencoder = Autoencoder(vae, denoiser.config.sample_size, parts[TINY_VAE] if decodes else None)
     if module == "rectified_flow":
         return RectifiedFlowPrior(denoiser, autoencoder, alphas_cumprod)
     kinds = {"stable_diffusion": StableDiffusionPrior, "stable_diffusion_xl": StableDiffusionXLPrior, "zero123": Zero123Prior}

@@ -44,7 +44,7 @@ class StableDiffusionPrior:
         return self.vae.encode(images)
 
     def decode(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B S S 3"]:
-        """The images of scaled latents, if the decoder was loaded (`Options.decodes`); no gradient."""
+        """The images of scaled latents, if a tiny VAE was loaded (`Options.decodes`); no gradient."""
         return self.vae.decode(x)
 
     @property
@@ -144,7 +144,7 @@ def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, opt
         if checkpoint.has(CAMERA_EMBEDDING):
             unet.class_embedding = read_diffusers(CameraEmbedding, checkpoint.path, CAMERA_EMBEDDING, dtype)
         tiny = read_tiny(vae, checkpoint, dtype, options)
-        autoencoder = economise(Autoencoder(vae, unet.config.sample_size, options.decodes, tiny), options).to(device)
+        autoencoder = economise(Autoencoder(vae, unet.config.sample_size, tiny), options).to(device)
         return StableDiffusionPrior(place_denoiser(unet, device, options), autoencoder, *noise_levels_of(checkpoint))
 
 

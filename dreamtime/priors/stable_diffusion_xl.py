@@ -48,7 +48,7 @@ class StableDiffusionXLPrior:
         return self.vae.encode(images)
 
     def decode(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B S S 3"]:
-        """The images of scaled latents, if the decoder was loaded (`Options.decodes`); no gradient."""
+        """The images of scaled latents, if a tiny VAE was loaded (`Options.decodes`); no gradient."""
         return self.vae.decode(x)
 
     @torch.no_grad()
@@ -102,7 +102,7 @@ def load_prior(
         if options.lora:
             merge_into_unet(unet, options)
         tiny = read_tiny(vae, checkpoint, dtype, options)
-        autoencoder = economise(Autoencoder(vae, unet.config.sample_size, options.decodes, tiny), options).to(device)
+        autoencoder = economise(Autoencoder(vae, unet.config.sample_size, tiny), options).to(device)
         return StableDiffusionXLPrior(place_denoiser(unet, device, options), autoencoder, *noise_levels_of(checkpoint))
 
 

@@ -143,7 +143,7 @@ class Zero123Prior:
         return self.vae.encode(images)
 
     def decode(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B S S 3"]:
-        """The images of scaled latents, if the decoder was loaded (`Options.decodes`); no gradient."""
+        """The images of scaled latents, if a tiny VAE was loaded (`Options.decodes`); no gradient."""
         return self.vae.decode(x)
 
     @torch.no_grad()
@@ -216,7 +216,7 @@ def load_prior(source: str | Path, device: torch.device, dtype: torch.dtype, opt
         unet = read_diffusers(UNet2DConditionModel, checkpoint.path, "unet", dtype)
         vae = read_autoencoder(checkpoint.path, dtype)
         tiny = read_tiny(vae, checkpoint, dtype, options)
-        autoencoder = economise(Autoencoder(vae, unet.config.sample_size, options.decodes, tiny), options).to(device)
+        autoencoder = economise(Autoencoder(vae, unet.config.sample_size, tiny), options).to(device)
         return Zero123Prior(place_denoiser(unet, device, options), autoencoder, *noise_levels_of(checkpoint))
 
 

@@ -1,28 +1,21 @@
 """The model card of the embedded model, written from what its training logged."""
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
+from dreamtime.toybox.denoiser import (
+    CAMERA_DROPOUT,
+    CAPTION_DROPOUT,
+    DISTRACTION,
+    STRANGER_SHARE,
+    TURNED_SHARE,
+    UNTOLD_TURNED_SHARE,
+    UNTOLD_VIEW_DROPOUT,
+    VIEW_DROPOUT,
+)
 from dreamtime.toybox.kinds import KINDS, SOLIDS
+from dreamtime.toybox.training import HIDING_FROM, Training
 from dreamtime.toybox.world import COLORS, RELATIONS
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """What a training run was asked to do."""
-
-    pictures: int
-    vae_steps: int
-    vae_batch: int
-    tiny_vae_steps: int
-    tiny_vae_batch: int
-    lesson_steps: int
-    steps: int
-    batch: int
-    seed: int
-    learning_rate: float  # the highest of the UNet and the text encoder
-    start: str = ""  # the pipeline whose weights it began from; empty: random weights
 
 
 def last_loss(log: Path) -> float:
@@ -74,6 +67,7 @@ def write_card(
         shutil.copyfile(work / f"{stage}.csv", folder / f"{stage}-loss.csv")
     synonyms = "; ".join(f"{name}: {', '.join(KINDS[name].synonyms)}" for name in kinds if KINDS[name].synonyms)
     pairs = f", and pairs of the first {len(SOLIDS)} kinds ({' or '.join(RELATIONS)} one another)"
+    often = " Pairs are shown twice as often." if len(kinds) == len(KINDS) else ""
     more = ', many with a second colour ("a green mushroom with a white stem")' + pairs if len(kinds) == len(KINDS) else ""
     part = "" if len(kinds) == len(KINDS) else f" Of these the UNet was shown the {shown:,} of one solid alone."
     start = f" --start {training.start}" if training.start else ""
@@ -102,12 +96,14 @@ measured on a CPU, offline, against shapes that are known exactly.
   from 45 to 85), any azimuth, distance 1.5 to 2.2, field of view 40 to 70 degrees. Lambertian light from a point near the
   camera, ambient share 0.3 to 0.6 (10 % without shading); a random shade of grey behind.
 * **Captions.** "a red cube, front view" and other wordings ({synonyms}; "a photo of", "a 3d model of", "a toy:"); some
-  leave the colour open, 40 % the view, 10 % hold a meaningless word, 12 % are empty for the unconditional branch.
-* **Cameras.** Six pictures in seven also tell the camera as numbers: azimuth, elevation, and how large the object appears
-  (`dreamtime.priors.camera_embedding`), of which a network of two layers makes what is added to the timestep's embedding, as
-  in MVDream, and another what is added to each word. At high t the noise of some hides another picture
-  (`training.perhaps_another`), so that what is told has to be heeded. The embedding lies beside the pipeline, in
-  `camera_embedding`; diffusers leaves it alone and asks as if nothing were told.
+  leave the colour open, {VIEW_DROPOUT:.0%} the view ({UNTOLD_VIEW_DROPOUT:.0%} where nothing else tells it),
+  {DISTRACTION:.0%} hold a meaningless word, {CAPTION_DROPOUT:.0%} are empty for the unconditional branch.{often}
+* **Cameras.** {1 - CAMERA_DROPOUT:.0%} of the pictures also tell the camera as numbers: azimuth, elevation, and how large the
+  object appears (`dreamtime.priors.camera_embedding`), of which a network of two layers makes what is added to the timestep's
+  embedding, as in MVDream, and another what is added to each word. From t = {HIDING_FROM} up some noise hides the object from
+  another side ({TURNED_SHARE:.0%}; {UNTOLD_TURNED_SHARE:.0%} where the caption alone tells the side), or another object
+  ({STRANGER_SHARE:.0%} where the camera is told), so that what is told has to be heeded (`training.perhaps_another`). The
+  embedding lies beside the pipeline, in `camera_embedding`; diffusers leaves it alone and asks as if nothing were told.
 * **Parts.** {sizes}. VAE of factor 4, UNet on 16x16x4 latents, word-level CLIP tokenizer, two-layer text encoder
   trained together with the UNet. The tiny VAE, in the layout of TAESD, knows the same latents and makes fewer sums; a step that
   compares images decodes by it. Kept in half precision.

@@ -19,10 +19,10 @@ from transformers import CLIPTokenizer
 
 from dreamtime.priors.camera_embedding import AZIMUTH
 from dreamtime.prompts import View, with_view
-from dreamtime.toybox.card import Training
 from dreamtime.toybox.symmetry import has_sides
 from dreamtime.toybox.training import (
     HIDING_FROM,
+    Training,
     follow,
     loop,
     mixed_precision,
@@ -35,11 +35,13 @@ from dreamtime.toybox.world import kinds_named
 log = logging.getLogger(__name__)
 
 CAPTION_DROPOUT = 0.12  # the share of captions replaced by "", which trains the unconditional branch
-CAMERA_DROPOUT = 0.15  # the share of pictures of whose camera nothing is told beyond the caption's view
-VIEW_DROPOUT = 0.4  # the share of captions without their view, which leaves the azimuth to what is told of the camera
+CAMERA_DROPOUT = 0.4  # the share of pictures of whose camera nothing is told beyond the caption's view
+VIEW_DROPOUT = 0.4  # the share of captions without their view where the camera is told, which leaves the azimuth to it
+UNTOLD_VIEW_DROPOUT = 0.15  # as that, where it is not told
 DISTRACTION = 0.1  # the share of captions that get a meaningless word, so that unknown words do no harm
-TURNED_SHARE = 0.15  # of the noisy pictures, where the camera is told, hide the object from elsewhere
-STRANGER_SHARE = 0.35  # of them hide another object
+TURNED_SHARE = 0.15  # of the noisy pictures whose camera is told hide the object from elsewhere
+STRANGER_SHARE = 0.35  # of the same hide another object
+UNTOLD_TURNED_SHARE = 0.3  # of those where the caption alone tells from which side hide the object from elsewhere
 LESSON_TURNED_SHARE = 0.6  # as TURNED_SHARE, in lessons
 LESSON_STRANGER_SHARE = 0.1
 ALIKE = 100  # pictures to choose a stranger from, before the most similar backgrounds
@@ -72,12 +74,11 @@ def distracted(caption: str, generator: Generator) -> str:
     return " ".join([*words[:place], "".join(chr(ord("a") + letter) for letter in letters.tolist()), *words[place:]])
 
 
-def caption_of(words: str, view: View, generator: Generator) -> str:
-    """What is told of a picture in words: an object from a view; at times without it, with a meaningless word, or nothing."""
+def caption_of(words: str, view: View | None, generator: Generator) -> str:
+    """What is told of a picture in words: an object, from a view if given; at times with a meaningless word, or nothing."""
     if torch.rand((), generator=generator) < CAPTION_DROPOUT:
         return ""
-    viewless = torch.rand((), generator=generator) < VIEW_DROPOUT
-    caption = words if viewless else with_view(words, view)
+    caption = with_view(words, view) if view else words
     return distracted(caption, generator) if torch.rand((), generator=generator) < DISTRACTION else caption
 
 
@@ -129,6 +130,10 @@ class Denoiser:
         """Where each row stands in that order."""
         return self.by_background.argsort()
 
+    def tells_sides(self, row: int, view: View | None, caption: str) -> bool:
+        """Whether that caption of a picture, with that view in it, tells it from the one of the object's other side."""
+        return bool(caption) and view is not None and self.views[row ^ 1] != view  # as in `other_side`
+
     def strangers(self, rows: Int[Tensor, " B"], generator: Generator) -> Int[Tensor, " B"]:
         """Other pictures before backgrounds much alike, so that these tell nothing of an exchange."""
         further = torch.randint(1, min(ALIKE, len(self.rank)), (len(rows),), generator=generator)
@@ -141,18 +146,26 @@ class Denoiser:
         generator: Generator,
         turned_share: float = 0.0,
         stranger_share: float = 0.0,
+        untold_turned_share: float = 0.0,
     ) -> Float[Tensor, ""]:
-        """Mean squared error of v on random pictures at those t, told of their cameras or not; some noise hides another one."""
+        """Mean squared error of v on random pictures at those t, told of their cameras or not; some noise hides another one.
+
+        The first two shares are of those whose camera is told, the last of those where the caption alone tells the side.
+        """
         rows, device = torch.randint(len(self.latents), (len(t),), generator=generator), self.latents.device
         x, turned, strange = (
             self.latents[which].float().contiguous(memory_format=torch.channels_last)
             for which in (rows, other_side(rows), self.strangers(rows, generator))
         )
-        captions = [caption_of(self.worded[row], self.views[row], generator) for row in rows.tolist()]
+        viewless = torch.rand(len(t), generator=generator) < torch.where(told, VIEW_DROPOUT, UNTOLD_VIEW_DROPOUT)
+        named = [None if silent else self.views[row] for row, silent in zip(rows.tolist(), viewless.tolist(), strict=True)]
+        captions = [caption_of(self.worded[row], view, generator) for row, view in zip(rows.tolist(), named, strict=True)]
+        sides = torch.tensor([self.tells_sides(*each) for each in zip(rows.tolist(), named, captions, strict=True)])
         tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
         noise = torch.randn(x.shape, generator=generator).to(x)
-        shown = perhaps_another(x, turned, t, told, turned_share, generator)
-        shown = perhaps_another(shown, strange, t, told, stranger_share, generator)
+        chance = torch.where(told, turned_share, untold_turned_share * sides)
+        shown = perhaps_another(x, turned, t, chance, generator)
+        shown = perhaps_another(shown, strange, t, stranger_share * told, generator)
         t, poses = t.to(device), (told[:, None] * self.poses[rows]).to(device)
         z_t = self.scheduler.add_noise(shown, noise, t)
         unet: Any = self.live["unet"]
@@ -198,7 +211,7 @@ def train_denoiser(learner: Denoiser, work: Path, training: Training) -> tuple[n
     def loss_of_step() -> Tensor:
         t = stratified_timesteps(training.batch, timesteps, generator)
         told = torch.rand(len(t), generator=generator) >= CAMERA_DROPOUT
-        return learner.loss(t, told, generator, TURNED_SHARE, STRANGER_SHARE)
+        return learner.loss(t, told, generator, TURNED_SHARE, STRANGER_SHARE, UNTOLD_TURNED_SHARE)
 
     modules, optimizer = {"live": live, "average": average}, learner.optimizer(rate)
     loop("denoiser", training.steps, work, modules, optimizer, rate, generator, loss_of_step, lambda: follow(average, live))

@@ -24,7 +24,7 @@ from dreamtime.priors.camera_embedding import CameraEmbedding, poses_of
 from dreamtime.priors.folders import CAMERA_EMBEDDING, TINY_VAE
 from dreamtime.prompts import VIEWS, views_of, with_view
 from dreamtime.toybox import WEIGHTS, models
-from dreamtime.toybox.card import Training, write_card
+from dreamtime.toybox.card import write_card
 from dreamtime.toybox.denoiser import Denoiser, teach_sides, train_denoiser
 from dreamtime.toybox.kinds import KINDS, SOLIDS
 from dreamtime.toybox.known import Known, write_known
@@ -34,6 +34,7 @@ from dreamtime.toybox.tiny_vae import BATCH as TINY_VAE_BATCH
 from dreamtime.toybox.tiny_vae import train_tiny_vae
 from dreamtime.toybox.training import (
     DEVICES,
+    Training,
     forget_origin,
     gradient_difference,
     initial_vae,
@@ -295,6 +296,8 @@ def main(argv: list[str] | None = None) -> None:
     rows = [row for row in range(len(scaled)) if row < len(images) or not one_sided(worded[row])]
     if arguments.objects == "solids":
         rows = [row for row in rows if len(named := kinds_named(worded[row])) == 1 and named[0] in SOLIDS]
+    # Of pairs there are many more than of things alone: they are shown twice as often.
+    rows += [row for row in rows if len(kinds_named(worded[row])) > 1]
     live = denoiser_to_train(start, training.seed + 1, device, arguments.compile)
     learner = Denoiser(live, models.build_tokenizer(), models.build_scheduler(), scaled, worded, views, poses)
     learner = learner.with_pictures(rows)

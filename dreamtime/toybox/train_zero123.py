@@ -163,8 +163,8 @@ class Learner:
             self.latents[of, view].float() * self.scaling for of, view in ((rows, wanted), (rows, other), (strangers, other))
         )
         told = torch.rand(batch, generator=generator) >= DROPOUT
-        shown = perhaps_another(x, turned, t, told, turned_share, generator)
-        shown = perhaps_another(shown, strange, t, told, stranger_share, generator)
+        shown = perhaps_another(x, turned, t, turned_share * told, generator)
+        shown = perhaps_another(shown, strange, t, stranger_share * told, generator)
         noise = torch.randn(x.shape, generator=generator).to(x)
         pose = relative_poses(self.known.viewpoints, rows, seen, wanted).to(device)
         kept = told[:, None, None, None].float().to(device)

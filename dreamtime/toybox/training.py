@@ -4,13 +4,14 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from diffusers.configuration_utils import FrozenDict
 from diffusers.models.attention_processor import AttnProcessor
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
@@ -25,6 +26,23 @@ DEVICES = ("cpu", "cuda")
 CHECKPOINT_EVERY = 250  # steps
 EMA_DECAY = 0.999
 HIDING_FROM = 350  # the least t at which noise may hide another picture: below, it hides little of an outline
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What a training run was asked to do."""
+
+    pictures: int
+    vae_steps: int
+    vae_batch: int
+    tiny_vae_steps: int
+    tiny_vae_batch: int
+    lesson_steps: int
+    steps: int
+    batch: int
+    seed: int
+    learning_rate: float  # the highest of the UNet and the text encoder
+    start: str = ""  # the pipeline whose weights it began from; empty: random weights
 
 
 # -- weights to begin from
@@ -102,17 +120,16 @@ def perhaps_another(
     x: Float[Tensor, "B C h w"],
     other: Float[Tensor, "B C h w"],
     t: Int[Tensor, " B"],
-    told: Bool[Tensor, " B"],
-    share: float,
+    chance: Float[Tensor, " B"],
     generator: Generator,
 ) -> Float[Tensor, "B C h w"]:
-    """What the noise is added to: x or, at high t and where something is told, for a share of them another picture.
+    """What the noise is added to: x or, at high t and with that chance, another picture.
 
-    Noise still shows the object and the side that it hides, so a network that is always shown the right ones has little need of
-    what it is told; a rendering that is to be distilled shows a wrong one, or none. One that has learnt to doubt what it sees
-    needs no guidance to follow what it is told.
+    The chance is to be 0 where nothing is told. Noise still shows the object and the side that it hides, so a network that is
+    always shown the right ones has little need of what it is told; a rendering that is to be distilled shows a wrong one, or
+    none. One that has learnt to doubt what it sees needs no guidance to follow what it is told.
     """
-    swapped = told & (t >= HIDING_FROM) & (torch.rand(len(x), generator=generator) < share)
+    swapped = (t >= HIDING_FROM) & (torch.rand(len(x), generator=generator) < chance)
     return torch.where(swapped.to(x.device)[:, None, None, None], other, x)
 
 

@@ -155,7 +155,10 @@ GUIDING: dict[str, Knob] = {
     "weighting": Knob("Weighting", "w(t) of the gradient", short_text, names=tuple(presets.WEIGHTINGS)),
     "negative_prompt": Knob("Negative prompt", "What to steer away from", short_text),
     "image_residual": Knob(
-        "Image residual", "Weight of SDS between images; 0 is between latents", real, *RANGES["image_residual"]
+        "Image residual",
+        "Weight of SDS between images, for models with a tiny VAE; 0 is between latents",
+        real,
+        *RANGES["image_residual"],
     ),
 }
 
