@@ -86,9 +86,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(WEIGHTS), help="a pipeline's folder (default: the embedded model)")
     parser.add_argument("--objects", type=int, default=40, help="of the held-out set (default %(default)s)")
-    parser.add_argument("--guidance", default="3,5,7.5", metavar="X,...", help="guidance scales (default %(default)s)")
+    parser.add_argument("--guidance", default="2,3,5", metavar="X,...", help="guidance scales (default %(default)s)")
     parser.add_argument(
-        "--told-guidance", default="1,2,3", metavar="X,...", help="the same, told the camera (default %(default)s)"
+        "--told-guidance", default="1,2", metavar="X,...", help="the same, told the camera (default %(default)s)"
     )
     parser.add_argument("--steps", type=int, default=50, help="DDIM steps (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)

@@ -366,7 +366,7 @@ All objectives but SDS have that, and SDS when it is asked for with an image res
 
 # A step of six views costs little more than one of four: half of it is spent on beginning the many small sums of the UNet.
 # So few large steps reach in three fifths of the time what twice as many smaller ones do.
-# SDS between images makes truer colours and squarer cubes than between latents (README, What is measured).
+# SDS between images makes truer colours and squarer cubes than between latents (docs/experiments.md).
 STANDARD = Settings("a red cube", opacity=35.0, image_residual=30.0, distance=(1.8, 2.2))
 DRAFT = replace(STANDARD, steps=60, learning_rate=0.04, samples_per_ray=32, faces=4000)
 HIGH = replace(STANDARD, steps=600, views=8, learning_rate=0.02, samples_per_ray=64, mesh_resolution=128, texture_size=1024)
