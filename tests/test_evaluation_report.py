@@ -89,23 +89,23 @@ def test_a_slower_schedule_that_gets_there_has_its_ratio():
 
 
 def test_the_same_quality_is_told_of_both_with_the_steps_of_each():
-    """One climbs by 0.04 a step to 0.4, the other by 0.01 to 0.3: that both end with."""
+    """One climbs by 0.04 a step to 0.4, the other by 0.01 to 0.28: that both end with."""
     rows = [
         {"prompt": prompt, "schedule": schedule, "steps": steps, "seed": 0, "step": step, "iou": quality * step}
         for prompt in ("a", "b")
-        for schedule, steps, quality in (("time-prioritized", 10, 0.04), ("uniform", 30, 0.01))
+        for schedule, steps, quality in (("time-prioritized", 10, 0.04), ("uniform", 28, 0.01))
         for step in range(1, steps + 1)
     ]
     table = pd.DataFrame(rows)
     some, most = summary.speedups(table, "iou", (0.2, 0.35))
     assert (some["target"], some["schedule_steps"], some["reference_steps"]) == pytest.approx((0.2, 20, 5))
-    assert (most["target"], most["schedule_steps"], most["reference_steps"]) == pytest.approx((0.3, 30, 7.5))
+    assert (most["target"], most["schedule_steps"], most["reference_steps"]) == pytest.approx((0.28, 28, 7))
     assert [row["value"] for row in (some, most)] == pytest.approx([4, 4])
     assert speedup_sentence(some) == (
         "uniform needs 4.00 times as many steps as time-prioritized to IoU 0.200 (20 steps against 5);"
         " 95 % interval 4.00 to 4.00."
     )
-    assert "to IoU 0.300, the most that both end with (30 steps against 8)" in speedup_sentence(most)
+    assert "to IoU 0.280, the most that both end with (28 steps against 7)" in speedup_sentence(most)
     assert summary.speedups(table[table.schedule == "uniform"], "iou", (0.2,)) == []
 
 

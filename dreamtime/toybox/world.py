@@ -165,12 +165,14 @@ def all_things() -> list[Thing]:
     return [Thing(kind, color) for kind in KINDS for color in COLORS]
 
 
+@lru_cache(maxsize=1)
 def two_colored_things() -> list[Thing]:
     """Every kind with a second part in every two colours."""
     kinds = [name for name, kind in KINDS.items() if kind.accent]
     return [Thing(kind, color, accent) for kind, color, accent in product(kinds, COLORS, COLORS) if color != accent]
 
 
+@lru_cache(maxsize=1)
 def all_pairs() -> list[Pair]:
     """Every solid in every colour in each relation to every other in another colour."""
     solids = [Thing(kind, color) for kind in SOLIDS for color in COLORS]
