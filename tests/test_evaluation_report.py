@@ -73,14 +73,18 @@ def test_steps_to_quality_are_those_of_the_curves(told: dict):
     assert ratios[4]["value"] is None
 
 
-def test_a_slower_schedule_that_gets_there_has_its_ratio():
-    rows = [
+def climbing(steps_of_uniform: int) -> pd.DataFrame:
+    """Curves of two prompts: IoU climbs by 0.04 for 10 steps under the reference, by 0.01 for so many under the other."""
+    return pd.DataFrame(
         {"prompt": prompt, "schedule": schedule, "steps": steps, "seed": 0, "step": step, "iou": quality * step}
         for prompt in ("a", "b")
-        for schedule, steps, quality in (("time-prioritized", 10, 0.04), ("uniform", 40, 0.01))
+        for schedule, steps, quality in (("time-prioritized", 10, 0.04), ("uniform", steps_of_uniform, 0.01))
         for step in range(1, steps + 1)
-    ]
-    (ratio,) = summary.ratios(pd.DataFrame(rows), "iou")
+    )
+
+
+def test_a_slower_schedule_that_gets_there_has_its_ratio():
+    (ratio,) = summary.ratios(climbing(40), "iou")
     assert ratio["value"] == ratio["low"] == ratio["high"] == pytest.approx(4)
     assert ratio_sentence(ratio) == (
         "uniform needs 4.00 times as many steps for what time-prioritized reaches in 10 steps (IoU 0.400);"
@@ -89,14 +93,8 @@ def test_a_slower_schedule_that_gets_there_has_its_ratio():
 
 
 def test_the_same_quality_is_told_of_both_with_the_steps_of_each():
-    """One climbs by 0.04 a step to 0.4, the other by 0.01 to 0.28: that both end with."""
-    rows = [
-        {"prompt": prompt, "schedule": schedule, "steps": steps, "seed": 0, "step": step, "iou": quality * step}
-        for prompt in ("a", "b")
-        for schedule, steps, quality in (("time-prioritized", 10, 0.04), ("uniform", 28, 0.01))
-        for step in range(1, steps + 1)
-    ]
-    table = pd.DataFrame(rows)
+    """One climbs to 0.4, the other to 0.28: that both end with."""
+    table = climbing(28)
     some, most = summary.speedups(table, "iou", (0.2, 0.35))
     assert (some["target"], some["schedule_steps"], some["reference_steps"]) == pytest.approx((0.2, 20, 5))
     assert (most["target"], most["schedule_steps"], most["reference_steps"]) == pytest.approx((0.28, 28, 7))
