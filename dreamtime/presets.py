@@ -244,7 +244,7 @@ class Settings:
     weighting: str = "sds"  # a name of WEIGHTINGS: w(t) of the gradient
     image_residual: float = 0.0  # scale of the objective `sds` between images, its prior's answer decoded; 0: between latents
     second_learning_rate: float = 1e-4  # of VSD's second predictor, at the first step
-    learning_rate: float = 0.025  # of a grid at the first step (a network is slower); it falls linearly to a twentieth
+    learning_rate: float = 0.05  # of a grid at the first step (a network is slower); it falls linearly to a twentieth
     adam_epsilon: float = 0.1  # gradients fainter than this move a parameter in proportion, not at full pace
     views: int = 6  # images per step
     resolution: int = 64  # pixels, of each image
@@ -368,7 +368,7 @@ All objectives but SDS have that, and SDS when it is asked for with an image res
 # So few large steps reach in three fifths of the time what twice as many smaller ones do.
 # SDS between images makes truer colours and squarer cubes than between latents (docs/experiments.md).
 STANDARD = Settings("a red cube", opacity=35.0, image_residual=30.0, distance=(1.8, 2.2))
-DRAFT = replace(STANDARD, steps=60, learning_rate=0.04, samples_per_ray=32, faces=4000)
+DRAFT = replace(STANDARD, steps=60, learning_rate=0.06, samples_per_ray=32, faces=4000)
 HIGH = replace(STANDARD, steps=600, views=8, learning_rate=0.02, samples_per_ray=64, mesh_resolution=128, texture_size=1024)
 
 LARGE = replace(
@@ -415,7 +415,7 @@ GENTLE = ("vsd", "csd", "nfsd", "asd", "sdi", "ism")
 GENTLE_PATH = 2.4
 """Objectives without the noise that SDS leaves in its gradient pull on without end: a cube grows a crown.
 
-With the embedded prior their learning rate times the steps comes to this path at most, where SDS has 2.4 to 12; at half of it
+With the embedded prior their learning rate times the steps comes to this path at most, where SDS has 3.6 to 12; at half of it
 a cube stays nearer to the ball it began as.
 """
 

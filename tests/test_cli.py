@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,16 @@ from dreamtime.cli import main
 from dreamtime.priors import hub
 
 SMALL = ["--steps", "3", "--views", "1", "--resolution", "16", "--representation", "feature-grid", "--device", "cpu", "--quiet"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def coarse() -> Iterator[None]:
+    """Presets whose models are coarse: what they cost is not what these tests are about."""
+    with pytest.MonkeyPatch.context() as patch:
+        for table in presets.PRESETS.values():
+            for name, settings in table.items():
+                patch.setitem(table, name, replace(settings, mesh_resolution=32, faces=500, texture_size=64))
+        yield
 
 
 @pytest.fixture(scope="module")

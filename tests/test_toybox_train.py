@@ -40,9 +40,9 @@ CPU = torch.device("cpu")
 NO_SAMPLES: Callable[..., None] = lambda *_: None  # noqa: E731 (a stand-in)
 
 
-def run(folder: Path, output: Path, *more: str) -> None:
-    arguments = "--pictures 64 --vae-steps 2 --tiny-vae-steps 2 --lesson-steps 2 --steps 2 --seed 3 --device cpu".split()
-    train.main(["--work", str(folder), "--output", str(output), *arguments, *more])
+def run(folder: Path, output: Path, *more: str, lessons: str = "--lesson-steps 2 --lessons 2 7") -> None:
+    few = f"--pictures 64 --vae-steps 2 --tiny-vae-steps 2 {lessons} --steps 2".split()
+    train.main(["--work", str(folder), "--output", str(output), *few, "--seed", "3", "--device", "cpu", *more])
 
 
 @pytest.fixture(scope="module")
@@ -203,16 +203,17 @@ def test_a_training_on_solids_sees_them_alone_and_says_so(tmp_path: Path, monkey
 
     monkeypatch.setattr(train, "sample_sheet", NO_SAMPLES)
     monkeypatch.setattr(train, "train_denoiser", spy)
-    run(tmp_path / "work", tmp_path / "out", "--objects", "solids")
+    run(tmp_path / "work", tmp_path / "out", "--objects", "solids", lessons="--lesson-steps 2 --lessons 1 2 7")
     assert 10 < len(shown) < 80
     assert all(len(kinds_named(caption)) == 1 and kinds_named(caption)[0] in SOLIDS for caption in shown)
     assert read_known(tmp_path / "out") == Known(tuple(SOLIDS), tuple(COLORS), pairs=False)
-    assert "UNet:\n  4 lessons of 2 steps" in (tmp_path / "out/README.md").read_text()  # no cars, no chairs
+    told = "UNet:\n  lessons 1, 2 on azimuths (`denoiser.LESSONS`), 2 steps each, then"  # no pairs
+    assert told in (tmp_path / "out/README.md").read_text()
 
 
 def test_lessons_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(train, "sample_sheet", NO_SAMPLES)
-    run(tmp_path / "work", tmp_path / "out", "--lesson-steps", "0", "--vae-steps", "0")
+    run(tmp_path / "work", tmp_path / "out", "--vae-steps", "0", lessons="")
     assert not list((tmp_path / "work").glob("lesson-*"))
     assert "lessons" not in (tmp_path / "out/README.md").read_text()
 
@@ -232,6 +233,17 @@ def test_pictures_come_in_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit):
         train.main(["--work", str(tmp_path / "work"), "--pictures", "63"])
     assert "an even number, got 63" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [("--lessons 7", "without --lesson-steps"), ("--lesson-steps 2 --lessons 7 8 7", "each is given once, got 7 8 7")],
+)
+def test_lessons_that_make_no_sense_are_refused(asked: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        train.main(["--work", str(tmp_path / "work"), *asked.split()])
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
 
 
 @pytest.mark.parametrize(
@@ -255,8 +267,8 @@ def test_a_tiny_vae_is_kept_where_there_is_one_for_the_same_latents(
 
 def test_a_training_of_no_steps_writes_what_it_began_with(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(train, "sample_sheet", NO_SAMPLES)
-    none = "--vae-steps 0 --tiny-vae-steps 0 --lesson-steps 0 --steps 0".split()
-    run(tmp_path / "work", tmp_path / "out", "--start", str(trained), *none)
+    none = "--vae-steps 0 --tiny-vae-steps 0 --steps 0".split()
+    run(tmp_path / "work", tmp_path / "out", "--start", str(trained), *none, lessons="")
     for path in (path.relative_to(trained) for path in trained.rglob("*.safetensors")):
         before, after = load_file(trained / path), load_file(tmp_path / "out" / path)
         assert all(torch.equal(value, after[name]) for name, value in before.items()), path

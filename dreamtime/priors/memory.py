@@ -6,6 +6,7 @@ What is counted are tensors; what a GPU's libraries keep for themselves, about a
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -158,6 +159,7 @@ def imagined_prior(
     return Imagined(sum(map(bytes_of, texts)), weights, ask)
 
 
+@lru_cache(maxsize=64)
 def need_of(
     source: str,
     dtype: torch.dtype,
@@ -169,6 +171,8 @@ def need_of(
     beside: str = "",
 ) -> Need:
     """What a prior needs in a run, and the one beside it if there is one; `learns` if a second predictor is trained.
+
+    Estimated once in a process for all that ask alike, whatever becomes of a folder meanwhile.
 
     `answers` is how many the prior gives at once about each image.
 

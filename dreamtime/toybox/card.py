@@ -53,13 +53,21 @@ def steps_in_words(training: Training, log: Path) -> str:
     )
 
 
-def lessons_in_words(training: Training, lessons: int) -> str:
+def lessons_in_words(training: Training, given: tuple[int, ...]) -> str:
     """What came before all pictures at once, if anything did."""
-    return f"{lessons} lessons of {training.lesson_steps:,} steps on azimuths (`denoiser.LESSONS`), then " if lessons else ""
+    if not given:
+        return ""
+    return f"lessons {', '.join(map(str, given))} on azimuths (`denoiser.LESSONS`), {training.lesson_steps:,} steps each, then "
 
 
 def write_card(
-    folder: Path, work: Path, training: Training, parameters: dict[str, int], kinds: list[str], shown: int, lessons: int
+    folder: Path,
+    work: Path,
+    training: Training,
+    parameters: dict[str, int],
+    kinds: list[str],
+    shown: int,
+    given: tuple[int, ...],
 ) -> None:
     """README.md with data, steps, losses, sample sheet and limits; the loss curves are copied beside it."""
     stages = {"vae": training.vae_steps, "tiny-vae": training.tiny_vae_steps, "denoiser": training.steps}
@@ -70,6 +78,8 @@ def write_card(
     often = " Pairs are shown twice as often." if len(kinds) == len(KINDS) else ""
     more = ', many with a second colour ("a green mushroom with a white stem")' + pairs if len(kinds) == len(KINDS) else ""
     part = "" if len(kinds) == len(KINDS) else f" Of these the UNet was shown the {shown:,} of one solid alone."
+    which = " ".join(map(str, training.lessons))
+    lessons = f" --lessons {which} --lesson-steps {training.lesson_steps}" if training.lesson_steps else ""
     start = f" --start {training.start}" if training.start else ""
     start += "" if len(kinds) == len(KINDS) else " --objects solids"
     began = f" It began from the weights in `{training.start}`." if training.start else ""
@@ -108,12 +118,12 @@ measured on a CPU, offline, against shapes that are known exactly.
   trained together with the UNet. The tiny VAE, in the layout of TAESD, knows the same latents and makes fewer sums; a step that
   compares images decodes by it. Kept in half precision.
 * **Training.**{began} {vae_in_words(training, work / "vae.csv")} {tiny_vae_in_words(training, work / "tiny-vae.csv")} UNet:
-  {lessons_in_words(training, lessons)}{steps_in_words(training, work / "denoiser.csv")} Curves: `*-loss.csv`.
+  {lessons_in_words(training, given)}{steps_in_words(training, work / "denoiser.csv")} Curves: `*-loss.csv`.
   Seed {training.seed}.
 * **Made again by** `python -m dreamtime.toybox.train --work FOLDER --pictures {training.pictures}
-  --vae-steps {training.vae_steps} --tiny-vae-steps {training.tiny_vae_steps} --lesson-steps {training.lesson_steps}
-  --steps {training.steps} --batch {training.batch} --learning-rate {training.learning_rate:g}
-  --seed {training.seed}{start}`; it resumes where it stopped.
+  --vae-steps {training.vae_steps} --tiny-vae-steps {training.tiny_vae_steps}{lessons} --steps {training.steps}
+  --batch {training.batch} --learning-rate {training.learning_rate:g} --seed {training.seed}{start}`. It resumes where it
+  stopped.
 
 ## Limits
 

@@ -19,7 +19,7 @@ from transformers import CLIPTokenizer
 
 from dreamtime.priors.camera_embedding import AZIMUTH
 from dreamtime.prompts import View, with_view
-from dreamtime.toybox.symmetry import has_sides
+from dreamtime.toybox.symmetry import has_sides, neighbours
 from dreamtime.toybox.training import (
     HIDING_FROM,
     Training,
@@ -59,8 +59,11 @@ LESSONS = (
     (has_sides, 5e-4),
     (alone("chair", "sofa"), 1e-3),
     (has_sides, 1e-3),
+    (neighbours, 1e-3),
+    (alone("house", "robot", "airplane"), 1e-3),
 )
-"""Which captions, and the highest learning rate: a quarter of a turn, half of one, and front from back."""
+"""Which captions, and the highest learning rate: a quarter of a turn, half of one, front from back, left from right, and front
+from back of what shows it least."""
 
 
 # -- words
@@ -179,14 +182,15 @@ class Denoiser:
         return torch.optim.AdamW(self.live.parameters(), lr=rate, weight_decay=1e-3, betas=(0.9, 0.99))
 
 
-def teach_sides(learner: Denoiser, work: Path, training: Training) -> int:
-    """Lessons that make the network listen to azimuths: of few kinds, then of all that have sides, thrice; how many were given.
+def teach_sides(learner: Denoiser, work: Path, training: Training) -> tuple[int, ...]:
+    """The lessons asked for, which make the network listen to azimuths; returns those that there were pictures for.
 
     From all kinds at once 15,000 steps taught it none of them. Cubes alone teach it theirs in 200, and other kinds follow.
     """
     generator, timesteps = Generator().manual_seed(training.seed + 2), learner.scheduler.config.num_train_timesteps
-    given = 0
-    for number, (shows, rate) in enumerate(LESSONS, 1):
+    given = list[int]()
+    for number in training.lessons:
+        shows, rate = LESSONS[number - 1]
         if not (rows := [row for row, caption in enumerate(learner.worded) if shows(caption)]):
             log.info("no pictures for lesson %d", number)
             continue
@@ -199,8 +203,8 @@ def teach_sides(learner: Denoiser, work: Path, training: Training) -> int:
 
         modules, optimizer = {"live": learner.live}, learner.optimizer(rate)
         loop(f"lesson-{number}", training.lesson_steps, work, modules, optimizer, rate, generator, loss_of_step, lambda: None)
-        given += 1
-    return given
+        given.append(number)
+    return tuple(given)
 
 
 def train_denoiser(learner: Denoiser, work: Path, training: Training) -> tuple[nn.Module, nn.Module]:

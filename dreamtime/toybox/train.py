@@ -25,7 +25,7 @@ from dreamtime.priors.folders import CAMERA_EMBEDDING, TINY_VAE
 from dreamtime.prompts import VIEWS, views_of, with_view
 from dreamtime.toybox import WEIGHTS, models
 from dreamtime.toybox.card import write_card
-from dreamtime.toybox.denoiser import Denoiser, teach_sides, train_denoiser
+from dreamtime.toybox.denoiser import LESSONS, Denoiser, teach_sides, train_denoiser
 from dreamtime.toybox.kinds import KINDS, SOLIDS
 from dreamtime.toybox.known import Known, write_known
 from dreamtime.toybox.pictures import RESOLUTION, contact_sheet, draw_pictures
@@ -242,8 +242,11 @@ def main(argv: list[str] | None = None) -> None:
         "--lesson-steps",
         type=int,
         default=0,
-        help="UNet steps of each of the six lessons on azimuths that come first; 300 teach them (default %(default)s: none)",
+        help="UNet steps of each of the lessons on azimuths that come first; 300 teach them (default %(default)s: none)",
     )
+    every = range(1, len(LESSONS) + 1)
+    told = f"which of the {len(LESSONS)}, in which order, each once (default: all)"
+    parser.add_argument("--lessons", type=int, nargs="+", choices=every, metavar="N", help=told)
     parser.add_argument("--steps", type=int, default=20_000, help="UNet steps (default %(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="pictures per UNet step (default %(default)s)")
     parser.add_argument("--learning-rate", type=float, help="the highest (default: 1e-3, or 5e-4 with --start)")
@@ -253,6 +256,11 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if arguments.pictures % SIDES:
         parser.error(f"--pictures: pictures come in pairs, expected an even number, got {arguments.pictures}")
+    if arguments.lessons and not arguments.lesson_steps:
+        parser.error("--lessons: which lessons are given counts for nothing without --lesson-steps")
+    lessons = tuple(arguments.lessons or every)
+    if len(set(lessons)) < len(lessons):
+        parser.error(f"--lessons: each is given once, got {' '.join(map(str, lessons))}")
     if not arguments.tiny_vae_steps:
         if not arguments.start or arguments.vae_steps:
             parser.error("--tiny-vae-steps: 0 keeps the tiny VAE of an earlier training, which takes --start and --vae-steps 0")
@@ -269,6 +277,7 @@ def main(argv: list[str] | None = None) -> None:
         vae_batch=16,
         tiny_vae_steps=arguments.tiny_vae_steps,
         tiny_vae_batch=TINY_VAE_BATCH,
+        lessons=lessons,
         lesson_steps=arguments.lesson_steps,
         steps=arguments.steps,
         batch=arguments.batch,
@@ -301,14 +310,14 @@ def main(argv: list[str] | None = None) -> None:
     live = denoiser_to_train(start, training.seed + 1, device, arguments.compile)
     learner = Denoiser(live, models.build_tokenizer(), models.build_scheduler(), scaled, worded, views, poses)
     learner = learner.with_pictures(rows)
-    lessons = teach_sides(learner, work, training) if training.lesson_steps else 0
+    given = teach_sides(learner, work, training) if training.lesson_steps else ()
     unet, text_encoder = train_denoiser(learner, work, training)
     parts = {"VAE": vae, "tiny VAE": tiny_vae, "UNet": unet, "text encoder": text_encoder}
     parameters = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
     export(vae, tiny_vae, unet, text_encoder, arguments.output)
     sample_sheet(arguments.output, arguments.output / "samples.png", kinds)
     write_known(arguments.output, Known(tuple(kinds), tuple(COLORS), pairs=arguments.objects == "all"))
-    write_card(arguments.output, work, training, parameters, kinds, len(rows), lessons)
+    write_card(arguments.output, work, training, parameters, kinds, len(rows), given)
 
 
 if __name__ == "__main__":

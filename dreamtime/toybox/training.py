@@ -37,7 +37,8 @@ class Training:
     vae_batch: int
     tiny_vae_steps: int
     tiny_vae_batch: int
-    lesson_steps: int
+    lessons: tuple[int, ...]  # which, counted from 1
+    lesson_steps: int  # of each
     steps: int
     batch: int
     seed: int
