@@ -15,6 +15,7 @@ os.environ["MPLBACKEND"] = "Agg"
 
 import pytest
 import torch
+from nerfacc_on_cpu import COMPILER
 from serving import Served, served
 from torch import Generator
 
@@ -41,6 +42,7 @@ REQUIREMENTS: dict[str, tuple[bool, str]] = {
     "cuda": (CUDA, "there is no CUDA device"),
     "no_cuda": (not CUDA, "there is a CUDA device"),
     "nerfacc_cuda": (CUDA and finds_nerfacc_kernels(), "there is no CUDA device or no compiled nerfacc"),
+    "compiler": (bool(COMPILER), "there is no C++ compiler"),
     "tinycudann": (CUDA and find_spec("tinycudann") is not None, "there is no CUDA device or no tinycudann"),
     "posix": (os.name == "posix", "asks whether a process is there, as only POSIX can tell"),
     "gltf_validator": (finds_validator(), "Node does not find the package gltf-validator"),

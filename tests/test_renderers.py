@@ -1,20 +1,17 @@
 """Pictures of scenes known in closed form; skipping, chance, shading, and gradients by finite difference."""
 
 import math
-import sys
-from types import ModuleType
 
 import pytest
 import torch
 from fakes import SolidSphere
 from torch import nn
 
-from dreamtime import renderers
 from dreamtime.cameras import orbit, rays_from_cameras
-from dreamtime.renderers import OccupancyGrid, VolumeRenderer, nerfacc_sampler, preview, sampler_of, training_renderer
+from dreamtime.renderers import OccupancyGrid, VolumeRenderer, preview, sampler_of, training_renderer
 from dreamtime.representations import EnvironmentMap, feature_grid_nerf, feature_grid_neus, flat_background
 from dreamtime.shading import headlight
-from dreamtime.types import Cameras, Rays, Rendering
+from dreamtime.types import Cameras, Rendering
 
 BLUE = flat_background(0.0, 0.0, 1.0)
 
@@ -280,43 +277,3 @@ def test_cuda_draws_the_same_picture(generator):
 def test_on_a_cpu_the_grid_samples_itself():
     grid = OccupancyGrid()
     assert sampler_of(grid) is grid
-
-
-@pytest.mark.parametrize("fault", [RuntimeError("Error building extension"), OSError("nvcc is of another version"), None])
-def test_kernels_that_cannot_be_had_are_done_without(monkeypatch: pytest.MonkeyPatch, fault: Exception | None):
-    """A compiler may be there and fail; without one, nerfacc has no kernels and says so itself."""
-
-    class Backend(ModuleType):
-        @property
-        def _C(self) -> None:
-            if fault:
-                raise fault
-
-    monkeypatch.setitem(sys.modules, "nerfacc.cuda._backend", Backend("backend"))
-    assert not renderers.has_nerfacc_kernels.__wrapped__()
-
-
-def test_kernels_that_are_there_are_used(monkeypatch: pytest.MonkeyPatch):
-    backend = ModuleType("backend")
-    backend._C = object()
-    monkeypatch.setitem(sys.modules, "nerfacc.cuda._backend", backend)
-    assert renderers.has_nerfacc_kernels.__wrapped__()
-
-
-@pytest.mark.nerfacc_cuda
-@pytest.mark.parametrize("seed", [None, 1])
-def test_nerfacc_finds_the_same_intervals(generator, seed):
-    """Up to the few intervals whose midpoint falls on the border of a cell, where rounding decides."""
-    scene = SolidSphere().cuda()
-    grid = OccupancyGrid().cuda()
-    grid.look(scene.density, generator(1))
-    rays: Rays = rays_from_cameras(front(64, views=2, device="cuda"))
-    ours, theirs = (sample(rays, seed and generator(seed)) for sample in (grid, nerfacc_sampler(grid)))
-
-    def keys(samples) -> set[tuple[int, int]]:
-        starts, _ = grid.starts_and_far(rays, seed and generator(seed))
-        steps = ((samples.t_starts - starts[samples.ray_indices]) / grid.step).round().long()
-        return set(zip(samples.ray_indices.tolist(), steps.tolist(), strict=True))
-
-    assert len(keys(ours)) == len(ours.t_starts) > 1000
-    assert len(keys(ours) ^ keys(theirs)) < 0.002 * len(keys(ours))
