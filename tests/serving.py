@@ -43,10 +43,15 @@ def answers(url: str) -> bool:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[Served]:
-    """The app, started as a newcomer starts it, until the block ends; a small stand-in imagines the backs of things."""
+def served(folder: Path, as_shipped: bool = False) -> Iterator[Served]:
+    """The app, started as a newcomer starts it, until the block ends.
+
+    Unless it is to be as shipped, a small stand-in imagines the backs of things.
+    """
     port, log, models = free_port(), folder / "server.log", folder / "models"
-    write_stand_in(models)
+    models.mkdir()
+    if not as_shipped:
+        write_stand_in(models)
     chosen = {
         "GRADIO_SERVER_NAME": "127.0.0.1",
         "GRADIO_SERVER_PORT": str(port),

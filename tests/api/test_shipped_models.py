@@ -1,0 +1,74 @@
+"""What the models that ship make of the README's prompts and of pictures, for a program that asks a real server."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from gradio_client import Client, handle_file
+from PIL import Image
+from serving import Served
+
+from dreamtime.evaluation.geometry import Score, score
+from dreamtime.toybox.world import COLORS, Thing
+from dreamtime.types import Mesh
+
+OUTPUTS = ["run_id", "seed", "step", "status", "preview", "mesh", "turntable", "files", "statistics"]
+PICTURES = Path(__file__).parents[2] / "examples" / "pictures"
+THINGS = {"a red cube": Thing("cube", "red"), "a blue torus": Thing("torus", "blue"), "a yellow cone": Thing("cone", "yellow")}
+
+
+@pytest.fixture(scope="module")
+def client(shipped_app: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    downloads = str(tmp_path_factory.mktemp("downloads"))
+    client = Client(shipped_app.url, verbose=False, analytics_enabled=False, download_files=downloads)
+    yield client
+    client.close()
+
+
+def mesh_of(path: str) -> Mesh:
+    """A GLB's triangles, upright as scenes are, with the colours that its texture gives the vertices."""
+    made = trimesh.load(path, force="mesh")
+    assert made.visual.material.baseColorTexture is not None
+    colors = made.visual.to_color().vertex_colors[:, :3] / 255
+    vertices = torch.tensor(np.asarray(made.vertices), dtype=torch.float32)[:, [2, 0, 1]]  # glTF has y up
+    return Mesh(vertices, torch.tensor(np.asarray(made.faces)), torch.tensor(colors, dtype=torch.float32))
+
+
+def nearest_color(mesh: Mesh) -> str:
+    """The name of the colour that most of the mesh has."""
+    mean = mesh.colors.median(0).values
+    return min(COLORS, key=lambda name: float((torch.tensor(COLORS[name]) - mean).norm()))
+
+
+@pytest.mark.parametrize("prompt", THINGS)
+def test_the_readmes_prompts_come_out_as_such(client: Client, prompt: str) -> None:
+    """The draft preset: the shape is nearer to the truth than to the others' truths, and the texture has the colour."""
+    made: dict[str, Any] = dict(
+        zip(OUTPUTS, client.predict(prompt, preset="draft", seed=0, api_name="/text_to_3d"), strict=True)
+    )
+    assert made["status"] == "finished"
+    mesh = mesh_of(made["mesh"])
+    assert nearest_color(mesh) == prompt.split()[1]
+    assert made["statistics"]["watertight"]
+    assert made["statistics"]["euler"] == (0 if "torus" in prompt else 2)
+    scores: dict[str, Score] = {other: score(mesh, thing, resolution=40) for other, thing in THINGS.items()}
+    assert max(scores, key=lambda other: scores[other].iou_scaled) == prompt
+    assert scores[prompt].iou_scaled > 0.7
+
+
+@pytest.mark.parametrize("name", ["mushroom.png", "photo-of-a-teapot.jpg"])
+def test_a_picture_comes_out_in_its_colours(client: Client, name: str) -> None:
+    picture = handle_file(PICTURES / name)
+    shown, _ = client.predict(picture, api_name="/preprocess")
+    said = client.predict(picture, preset="draft", steps=20, seed=0, api_name="/image_to_3d")
+    made = dict(zip(OUTPUTS, said, strict=True))
+    assert made["status"] == "finished"
+    with Image.open(shown) as seen:
+        pixels = np.asarray(seen.convert("RGBA"), dtype=float).reshape(-1, 4) / 255
+    expected = pixels[pixels[:, 3] > 0.5, :3].mean(0)
+    found = mesh_of(made["mesh"]).colors.mean(0).numpy()
+    assert np.linalg.norm(found - expected) < 0.25
