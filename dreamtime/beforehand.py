@@ -23,6 +23,7 @@ from dreamtime.priors.hub import (
 )
 from dreamtime.priors.layouts import check_options
 from dreamtime.toybox.known import nearest_known, read_known, spelled, unknown_words
+from dreamtime.toybox.world import words_of
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,11 @@ MANY_WORDS = 55  # with the view's and the marks at both ends, about the 77 toke
 CUT_OFF = (
     f"The prompt has more than {MANY_WORDS} words: CLIP reads about so many, and what is beyond them is cut off, the words for"
     " the view first of all."
+)
+
+PLASTER = (
+    "The embedded model has seen things without texture only under prompts that name no colour: steps without texture work"
+    " against {!r} here."
 )
 
 
@@ -71,6 +77,8 @@ def advice(settings: Settings) -> tuple[str, ...]:
         taken += (CUT_OFF,)
     if settings.task == "image" and settings.prompt and not settings.text_prior:
         return (*taken, "Nobody reads the prompt: beside a picture it needs a text prior, and none is chosen.")
+    colors = read_known().colors if "toybox" in (settings.prior, settings.text_prior) and settings.textureless_share else ()
+    taken += tuple(PLASTER.format(word) for word in words_of(settings.prompt) if word in colors)[:1]
     unknown = unknown_words(settings.prompt) if "toybox" in (settings.prior, settings.text_prior) else []
     if not unknown:
         return taken

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from tiny_models import tiny_flow_pipeline, tiny_pipeline, tiny_xl_pipeline
 from torch import zeros
 
-from dreamtime.beforehand import CUT_OFF, MANY_WORDS, advice, check_comparable, check_ingredients, describe
+from dreamtime.beforehand import CUT_OFF, MANY_WORDS, PLASTER, advice, check_comparable, check_ingredients, describe
 from dreamtime.image_to_3d import EMBEDDED, image_preset
 from dreamtime.presets import Settings, preset
 from dreamtime.priors.folders import TINY_VAE, ModelUnavailable
@@ -120,6 +120,14 @@ def test_a_prompt_too_long_to_be_read_is_said_to_be(models: Path) -> None:
     readable = replace(asked(models / "sd"), prompt=" ".join(["very"] * MANY_WORDS))
     assert CUT_OFF not in advice(readable)
     assert CUT_OFF in advice(replace(readable, prompt=f"{readable.prompt} big"))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "share", "said"), [("a red cube", 0.3, True), ("a cube", 0.3, False), ("a red cube", 0.0, False)]
+)
+def test_the_embedded_model_knows_no_coloured_thing_without_texture(prompt: str, share: float, said: bool) -> None:
+    settings = preset("draft", "cpu", prompt=prompt, textureless_share=share)
+    assert (PLASTER.format("red") in advice(settings)) == said
 
 
 def test_what_a_model_of_unknown_make_is_taken_for_is_said(tmp_path: Path) -> None:
