@@ -79,7 +79,13 @@ def advice(settings: Settings) -> tuple[str, ...]:
         return (*taken, "Nobody reads the prompt: beside a picture it needs a text prior, and none is chosen.")
     colors = read_known().colors if "toybox" in (settings.prior, settings.text_prior) and settings.textureless_share else ()
     taken += tuple(PLASTER.format(word) for word in words_of(settings.prompt) if word in colors)[:1]
-    unknown = unknown_words(settings.prompt) if "toybox" in (settings.prior, settings.text_prior) else []
+    embedded = "toybox" in (settings.prior, settings.text_prior)
+    if embedded and not words_of(settings.prompt):
+        return (
+            *taken,
+            f"The prompt holds no word that the embedded model could read, so expect just anything. {what_it_knows()}",
+        )
+    unknown = unknown_words(settings.prompt) if embedded else []
     if not unknown:
         return taken
     words = ", ".join(map(with_nearest, unknown))
@@ -171,7 +177,7 @@ def memory_of(settings: Settings) -> dict[str, int]:
         **({"text prior": need.weights_beside} if settings.text_prior else {}),
         "a step of the prior": need.step,  # of both where there are two
         "scene": 4 * memory.bytes_of(scene),  # its gradient and Adam's two means are as large
-        "rendering": memory.rendering_bytes(scene, samples),
+        "rendering": memory.rendering_bytes(scene, samples, settings.task == "image" and settings.normal_smoothness_3d > 0),
     }
 
 

@@ -6,6 +6,7 @@ computed before it is lost.
 
 import argparse
 import csv
+import io
 import json
 import logging
 import math
@@ -287,20 +288,25 @@ def watched(frames: Generator[runs.Frame, None, None], run: runs.Run, quiet: boo
             as_before()
 
 
-def copy_obj(source: Path, output: Path) -> dict[str, str]:
-    """The OBJ with its material and texture, named after it, so that many fit into one folder; where the two lie.
+def names_beside(output: Path) -> dict[str, Path]:
+    """What an OBJ's material and texture are called, so that many fit into one folder, by the keyword that names each.
 
     `duck.obj` comes with `duck.mtl` and `duck-texture.png`: `duck.png` may well be the picture that it was made from. Readers
     split lines at blanks, so `my duck.obj` comes with `my-duck.mtl`.
     """
     name = re.sub(r"\s+", "-", output.stem)
-    names = {"mtllib": output.with_name(f"{name}.mtl"), "map_Kd": output.with_name(f"{name}-texture.png")}
+    return {"mtllib": output.with_name(f"{name}.mtl"), "map_Kd": output.with_name(f"{name}-texture.png")}
+
+
+def copy_obj(source: Path, output: Path) -> dict[str, str]:
+    """The OBJ with its material and texture; where the two lie."""
+    names = names_beside(output)
     shutil.copyfile(source.with_suffix(".png"), names["map_Kd"])
     for old, new in ((source, output), (source.with_suffix(".mtl"), names["mtllib"])):
         text = old.read_text(encoding="utf-8")
         for keyword, path in names.items():
             text = text.replace(f"{keyword} {source.stem}{path.suffix}", f"{keyword} {path.name}")
-        new.write_text(text, encoding="utf-8")
+        new.write_text(text, encoding="utf-8", errors="surrogateescape")  # names need not be of any encoding
     return {"material": str(names["mtllib"]), "texture": str(names["map_Kd"])}
 
 
@@ -390,11 +396,28 @@ def text_prior_of(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
     return {"text_prior": presets.resolve_prior("auto" if arguments.text_prior is None else arguments.text_prior, device)[0]}
 
 
+def check_overwrites_no_picture(arguments: argparse.Namespace) -> None:
+    """Raise ValueError if something that is to be written would take the place of the picture, or of what is shown of it."""
+
+    def same(one: Path, other: Path) -> bool:
+        return one.absolute() == other.absolute() or (one.exists() and other.exists() and one.samefile(other))
+
+    shown, picture = arguments.show_input, arguments.picture
+    if shown and same(shown, picture):
+        raise ValueError(f"The option --show-input would overwrite the picture itself, {str(picture)!r}.")
+    if arguments.output and arguments.output.suffix.lower() == ".obj":
+        texture = names_beside(arguments.output)["map_Kd"]
+        for taken in filter(None, (picture, shown)):
+            if same(texture, taken):
+                raise ValueError(
+                    f"The texture of {str(arguments.output)!r} would overwrite {str(taken)!r}: choose another name."
+                )
+
+
 def image(arguments: argparse.Namespace) -> None:
     check_output(arguments.output)
     check_output(arguments.show_input, (".png",))
-    if arguments.show_input and arguments.show_input.exists() and arguments.show_input.samefile(arguments.picture):
-        raise ValueError(f"The option --show-input would overwrite the picture itself, {str(arguments.picture)!r}.")
+    check_overwrites_no_picture(arguments)
     device = presets.resolve_device(arguments.device)
     names = {field.name for field in fields(presets.Settings)} - {"prior", "device", "text_prior"}
     chosen = given(arguments, names) | text_prior_of(arguments, device)
@@ -592,8 +615,18 @@ class Speaker(logging.Handler):
         tqdm.write(record.getMessage(), file=sys.stderr)  # above a progress bar, if there is one
 
 
+def make_streams_usable() -> None:
+    """Whoever closed a stream hears nothing of it, and a name that its encoding cannot write is escaped."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # for as long as the program runs
+        elif isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    make_streams_usable()
     arguments = build_parser().parse_args(argv)
     if not hub.said.handlers:
         hub.said.addHandler(Speaker())

@@ -38,6 +38,7 @@ from dreamtime.preprocess import Reference
 from dreamtime.presets import PRESETS, WEIGHTINGS, Settings, one_of, preset, resolve_device
 from dreamtime.priors import loading
 from dreamtime.priors.hub import MODELS, on_this_disk, places_of
+from dreamtime.priors.weights import out_of_memory
 from dreamtime.renderers import inwards
 from dreamtime.timesteps import lowest_timestep
 from dreamtime.toybox.novel_views import FIELD_OF_VIEW
@@ -94,7 +95,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "field_of_view": (20.0, 20.0),
         "rgb": 5000.0,
         "mask": 500.0,
-        "normal_smoothness": 80.0,
+        "normal_smoothness": 20.0,  # theirs, 8, is of normals from 0 to 1, whose squares are a quarter of ours
         "normal_smoothness_3d": 80.0,
         "orientation": 10.0,
         "opacity": 1.0,
@@ -244,8 +245,18 @@ def image_to_3d(settings: Settings, reference: Reference) -> Dream:
 def estimated_elevation(settings: Settings, reference: Reference) -> Estimate:
     """From how high a picture was taken, as the run's own prior sees it; whatever `settings` say of it is not looked at.
 
-    Raises `ModelUnavailable`.
+    Raises `ModelUnavailable`, and ValueError where memory does not suffice.
     """
+    try:
+        return seen_from(settings, reference)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise ValueError("Out of memory while the elevation was estimated: give it, or choose a smaller prior.") from error
+
+
+def seen_from(settings: Settings, reference: Reference) -> Estimate:
+    """The same, with whatever torch raises."""
 
     def camera(elevation: float) -> Cameras:
         return reference_camera_of(replace(settings, elevation=math.degrees(elevation)))(settings.resolution)

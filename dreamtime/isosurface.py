@@ -57,8 +57,9 @@ def marching_tetrahedra(inside: Bool[Tensor, "X Y Z"]) -> tuple[Int[Tensor, "V 2
     strides = torch.tensor([inside.shape[1] * inside.shape[2], inside.shape[2], 1], device=device)
     x, y, z = (size - 1 for size in inside.shape)
     views = torch.stack([inside[i : x + i, j : y + j, k : z + k] for i, j, k in CORNERS.tolist()])
-    cells = (views.any(dim=0) & ~views.all(dim=0)).nonzero() @ strides
-    tetrahedra = (CORNERS.to(device) @ strides)[_tetrahedra().to(device)]
+    # A matrix product of whole numbers is none that CUDA knows.
+    cells = ((views.any(dim=0) & ~views.all(dim=0)).nonzero() * strides).sum(dim=-1)
+    tetrahedra = (CORNERS.to(device) * strides).sum(dim=-1)[_tetrahedra().to(device)]
     corners = (cells[:, None, None] + tetrahedra).reshape(-1, 4)
     case = (inside.flatten()[corners] * torch.tensor([1, 2, 4, 8], device=device)).sum(dim=-1)
     crossed = (case > 0) & (case < 15)

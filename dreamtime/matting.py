@@ -25,7 +25,7 @@ LEAST_OBJECT = 0.003  # of a picture's pixels; less is dust
 def rembg_weights() -> Path | None:
     """Where rembg's weights lie on this disk, or None if it or they are not here; nothing is ever downloaded."""
     home = os.environ.get("U2NET_HOME") or os.path.join(os.environ.get("XDG_DATA_HOME", "~"), ".u2net")
-    weights = Path(home).expanduser() / "u2net.onnx"
+    weights = Path(os.path.expanduser(home)) / "u2net.onnx"  # which, unlike Path's own, gives up in silence
     return weights if weights.is_file() and importlib.util.find_spec("rembg") else None
 
 

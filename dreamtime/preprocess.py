@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError, features
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError, features
 from torch import Tensor
 
 from dreamtime.checkpoints import write_atomically
@@ -43,6 +43,17 @@ MIN_SIDE = 16  # pixels
 MAX_ASPECT = 32  # long side over short side
 LONG_SIDE = 1024  # pixels that a picture keeps
 WHITES = {"I;16": (65535.0,), "I;16B": (65535.0,), "I": (255.0, 65535.0, 2.0**31), "F": (1.0, 255.0, 65535.0)}
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture of that EXIF orientation upright."""
 
 LEAST_PIXELS = 64  # that must be visible where a picture's own alpha is taken
 SEE_THROUGH = 250  # an alpha below this lets something through
@@ -149,18 +160,26 @@ def decoded(opened: Image.Image, name: str) -> Picture:
             notes.append("inks turned into red, green and blue")
         elif opened.mode in WHITES:
             notes.append("brightness scaled to eight bits")
-        orientation = opened.getexif().get(0x0112, 1)
+        if opened.format == "PNG":
+            opened.load()  # or `turn_of` would, as the EXIF block may come last, and take the picture's damage for that one's
+        turn = turn_of(opened)
         image = reduced(opened)
-        if orientation in range(2, 9):
-            if opened.format != "TIFF":  # which Pillow has turned already
-                image.getexif()[0x0112] = orientation
-                image = ImageOps.exif_transpose(image)
+        if turn is not None:
+            image = image if opened.format == "TIFF" else image.transpose(turn)  # a TIFF Pillow has turned already
             notes.append("turned as its EXIF tag says")
         return Picture(image.convert("RGBA"), tuple(notes))
     except BadPicture:
         raise
     except Exception as error:  # as above
         raise BadPicture(f"The data of {name} is damaged or cut off: it cannot be decoded to its end.") from error
+
+
+def turn_of(opened: Image.Image) -> Image.Transpose | None:
+    """What makes the picture upright by its EXIF tag; None where it is, or where there is none that can be read."""
+    try:
+        return TURNS.get(opened.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # Pillow raises this and that over a block that is not as it should be; the picture may well be
+        return None
 
 
 def reduced(opened: Image.Image) -> Image.Image:

@@ -471,7 +471,8 @@ def preset(name: str, device: str = "auto", prior: str = "toybox", method: str =
     if size == "cpu" and steered and suited.get("guidance_scale", start.guidance_scale) == 1:
         suited["guidance_scale"] = STEERED_GUIDANCE_SCALE
     if size == "cpu" and objective in GENTLE:
-        suited["learning_rate"] = min(start.learning_rate, GENTLE_PATH / max(changes.get("steps", start.steps), 1))
+        steps = min(max(changes.get("steps", start.steps), 1), timesteps.MAX_STEPS)  # what is beyond is refused in a moment
+        suited["learning_rate"] = min(start.learning_rate, GENTLE_PATH / steps)
     return replace(start, **{"prior": prior, "device": device, **numbers, **suited, **changes})
 
 

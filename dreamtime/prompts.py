@@ -62,7 +62,7 @@ def checked_prompt(prompt: object) -> str:
         raise ValueError(f"The prompt must be text, got {'nothing' if prompt is None else type(prompt).__name__}.")
     text = " ".join(prompt.split())
     check_characters("prompt", text)
-    if not text:
+    if all(unicodedata.category(character) == "Cf" for character in text):  # of no width
         raise ValueError('The prompt is empty: describe one object, for example "a red cube".')
     if len(text) > MAX_PROMPT_CHARACTERS:
         raise ValueError(f"The prompt may have up to {MAX_PROMPT_CHARACTERS} characters, got {len(text)}.")

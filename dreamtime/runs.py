@@ -41,6 +41,7 @@ from dreamtime.image_to_3d import image_to_3d
 from dreamtime.preprocess import Reference, load_reference, save_reference
 from dreamtime.presets import Settings, resolve_device, settings_from_dict, settings_to_dict
 from dreamtime.priors.hub import short_name, whole_path
+from dreamtime.priors.weights import out_of_memory
 from dreamtime.text_to_3d import text_to_3d
 from dreamtime.timesteps import Timetable
 from dreamtime.types import Rendering, Step
@@ -337,8 +338,10 @@ def work(run: Run, seconds: float = math.inf, pictures: bool = True) -> Generato
     `RunError`; what the last checkpoint holds is kept.
     """
     deadline = time.monotonic() + seconds
-    with working_on(run):
+    with working_on(run), memory_errors(run):
         check_schedule(run)
+        if steps_done(run) == run.settings.steps:
+            return
         dream = dream_of(run)
         optimizers = {"optimizer": dream.optimizer}
         done, before = restore(run, dream, optimizers)
@@ -378,23 +381,27 @@ def work(run: Run, seconds: float = math.inf, pictures: bool = True) -> Generato
             save()  # nothing of that step has reached the scene
             raise RunError(f"{error} The run stopped; its checkpoint of step {done} is kept.") from error
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            if done:
+            if done and out_of_memory(error):
                 with suppress(RuntimeError, MemoryError):  # once the checkpoint is written, its picture may find no room either
                     save()
-            last = steps_done(run)
-            kept = f"The checkpoint of step {last} is kept." if last else "The run stopped before anything was computed."
-            raise RunError(f"Out of memory: choose a smaller preset, fewer views or a lower resolution. {kept}") from error
+            raise
         except GeneratorExit:
             save()
             raise
         save()
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there is no memory left; on a CPU torch has no kind of its own for that."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+@contextmanager
+def memory_errors(run: Run) -> Iterator[None]:
+    """Turn what says that there is no memory left into `RunError`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        last = steps_done(run)
+        kept = f"The checkpoint of step {last} is kept." if last else "The run stopped before anything was computed."
+        raise RunError(f"Out of memory: choose a smaller preset, fewer views or a lower resolution. {kept}") from error
 
 
 def check_schedule(run: Run) -> None:
@@ -521,20 +528,25 @@ def delivered(run: Run) -> Result | None:
 
 
 def sweep(root: Path, older_than: float) -> int:
-    """Remove runs that nobody has touched for `older_than` seconds; how many went. Runs being worked on stay."""
+    """Remove runs that nobody has touched for `older_than` seconds; how many went.
+
+    Runs being worked on stay, and so does whatever is no run or belongs to somebody else.
+    """
     removed = 0
     for folder in root.iterdir() if root.is_dir() else ():
         if not re.fullmatch(r"[0-9a-f]{32}", folder.name):
             continue
-        newest = max((path.stat().st_mtime for path in folder.glob("*")), default=folder.stat().st_mtime)
-        if datetime.now(timezone.utc).timestamp() - newest < older_than:
-            continue
-        try:
-            with ExitStack() as held:
-                for name in LOCKS:
-                    held.enter_context(lock_of(folder, name).acquire(timeout=0))
-                shutil.rmtree(folder, ignore_errors=True)
-                removed += 1
-        except Timeout:
-            continue
+        with suppress(Timeout, OSError), ExitStack() as held:
+            if not (folder / "settings.json").is_file() or idle_seconds(folder) < older_than:
+                continue
+            for name in LOCKS:
+                held.enter_context(lock_of(folder, name).acquire(timeout=0))
+            shutil.rmtree(folder, ignore_errors=True)
+            removed += 1
     return removed
+
+
+def idle_seconds(folder: Path) -> float:
+    """How long ago anything in a folder was written."""
+    newest = max(path.stat().st_mtime for path in folder.glob("*"))
+    return datetime.now(timezone.utc).timestamp() - newest

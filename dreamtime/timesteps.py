@@ -117,7 +117,8 @@ def timesteps_from_weight(weight: Float[Tensor, " T"], steps: int, t_min: int, t
     below = (above - 1).clamp(min=0)
     # Rounding in the sums must not decide between two t that are equally near, as at the centre of a symmetric weight.
     nearest = torch.where((tail[above] - target).abs() <= (tail[below] - target).abs() + 1e-12, above, below)
-    return t_max - nearest
+    # Where the weight is zero, the sums of many t are alike.
+    return t_max - (torch.searchsorted(tail, tail[nearest] + 1e-12, right=True) - 1)
 
 
 # -- schedules

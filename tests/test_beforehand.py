@@ -130,6 +130,12 @@ def test_the_embedded_model_knows_no_coloured_thing_without_texture(prompt: str,
     assert (PLASTER.format("red") in advice(settings)) == said
 
 
+@pytest.mark.parametrize(("prompt", "said"), [("\N{ICE CUBE}", True), ("!!!", True), ("a red cube!", False)])
+def test_a_prompt_without_words_tells_the_embedded_model_nothing(prompt: str, said: bool) -> None:
+    advised = any(note.startswith("The prompt holds no word") for note in advice(preset("draft", "cpu", prompt=prompt)))
+    assert advised == said
+
+
 def test_what_a_model_of_unknown_make_is_taken_for_is_said(tmp_path: Path) -> None:
     """Of Stable-Zero123 a folder need not say that it is one."""
 

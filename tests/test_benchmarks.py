@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_models import tiny_pipeline
 
-from benchmarks import clock, exact_prior, objectives, rows, ruler, schedules, text_to_3d, tiny_vae
+from benchmarks import clock, exact_prior, headline, objectives, rows, ruler, schedules, text_to_3d, tiny_vae
 from dreamtime import assembly, presets
 from dreamtime.evaluation.geometry import score
 from dreamtime.presets import Settings
@@ -119,6 +119,23 @@ def test_every_objective_made_a_cube_of_a_red_cube_by_the_table_that_is_kept():
     measured, _ = rows.of_model([row for row in table if row["prompt"] == "a red cube"], rows.digest_of(WEIGHTS))
     likest = {row["variant"]: row["likest"] for row in measured}
     assert likest == dict.fromkeys(objectives.VARIANTS, "cube") | {objectives.START: "sphere"}
+
+
+def test_the_headline_is_read_off_the_prompts_and_seeds_that_both_have() -> None:
+    """Twice as many steps of the slower schedule come to the quality that the faster one ends with, after 1.6 times as many."""
+
+    def curves(schedule: str, steps: int, seeds: int, ends: float) -> pd.DataFrame:
+        points = [(step, ends * step / steps) for step in range(25, steps + 1, 25)]
+        return pd.DataFrame(
+            [(prompt, schedule, steps, seed, step, iou) for prompt in "ab" for seed in range(seeds) for step, iou in points],
+            columns=["prompt", "schedule", "steps", "seed", "step", "iou"],
+        )
+
+    short = pd.concat([curves("time-prioritized", 125, 2, 0.8), curves("uniform", 125, 2, 0.5)])
+    said = headline.compared(short, curves("uniform", 250, 1, 1.0))
+    assert said[:2] == ["Prompts and seeds: 2.", "time-prioritized ends with an IoU of 0.800 after 125 steps."]
+    (headline_itself,) = [sentence for sentence in said if "for what time-prioritized reaches" in sentence]
+    assert headline_itself.startswith("uniform needs 1.60 times as many steps")
 
 
 def test_the_tiny_vae_is_held_against_the_picture_and_against_the_vae():

@@ -499,3 +499,32 @@ def test_from_which_mirror_a_model_is_taken_is_told_where_progress_goes(capsys: 
     capsys.readouterr()
     hub.say_where("stable-diffusion-1.5", "somewhere/else")
     assert capsys.readouterr().err == "The model stable-diffusion-1.5 is taken from somewhere/else.\n"
+
+
+@pytest.mark.posix
+def test_names_need_not_be_of_any_encoding(finished, tmp_path, capsys) -> None:
+    """As files from an older disk are; what is printed of them is escaped."""
+    root, _ = finished
+    (run,) = root.iterdir()
+    output = tmp_path / os.fsdecode(b"caf\xe9.obj")
+    assert main(["resume", run.name, "--runs", str(root), "-o", str(output), "--quiet"]) == 0
+    assert output.exists()
+    assert (tmp_path / os.fsdecode(b"caf\xe9.mtl")).name.encode(errors="surrogateescape") in output.read_bytes()
+    capsys.readouterr()
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-"])
+def test_a_closed_stream_costs_no_run(finished, tmp_path, closed: str) -> None:
+    root, _ = finished
+    (run,) = root.iterdir()
+    command = [sys.executable, "-m", "dreamtime", "resume", run.name, "--runs", str(root), "-o", str(tmp_path / "cube.glb")]
+    assert subprocess.run(["sh", "-c", f"{shlex.join(command)} {closed}"], capture_output=True).returncode == 0
+    assert (tmp_path / "cube.glb").exists()
+
+
+@pytest.mark.parametrize("objective", ["sds", "csd"])
+def test_more_steps_than_any_float_are_refused(objective: str, tmp_path, capsys) -> None:
+    steps = "1" + 400 * "0"
+    assert main(["text", "a red cube", "--objective", objective, "--steps", steps, "--runs", str(tmp_path)]) == 2
+    assert "A run has between 1 and 1,000,000 steps" in capsys.readouterr().err

@@ -39,6 +39,19 @@ def test_the_picture_itself_is_never_overwritten(picture: Path, capsys: pytest.C
     assert picture.read_bytes() == before
 
 
+@pytest.mark.parametrize("kept", ["picture", "shown"])
+def test_nor_does_an_objs_texture_take_its_place(
+    kept: str, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    taken, output = tmp_path / "duck-texture.png", tmp_path / "duck.obj"
+    photograph(taken)
+    before = taken.read_bytes()
+    options = [str(taken)] if kept == "picture" else [str(picture), "--show-input", str(taken)]
+    assert main(["image", *options, "-o", str(output), *SMALL]) == 2
+    assert "would overwrite" in capsys.readouterr().err
+    assert taken.read_bytes() == before
+
+
 def test_what_no_run_could_have_is_said_before_the_picture_is_looked_at(picture: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["image", str(picture), "--prompt", "a cat", "--text-prior", "toybox-zero123", *SMALL]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

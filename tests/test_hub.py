@@ -141,6 +141,16 @@ def test_an_index_that_cannot_be_read_is_named(folder: Path, tmp_path: Path) -> 
         loading.load_prior(broken, CPU, FLOAT)
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_a_model_too_large_for_this_machine_is_not_called_damaged(folder: Path, monkeypatch, error: Exception) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr("diffusers.UNet2DConditionModel.from_pretrained", fail)
+    with pytest.raises(ModelUnavailable, match=r"does not fit into this machine's memory\.$"):
+        loading.load_prior(str(folder), torch.device("cpu"), torch.float32)
+
+
 def test_a_damaged_file_is_one_sentence(folder: Path, tmp_path: Path) -> None:
     broken = copied(folder, tmp_path / "broken")
     weights = broken / "unet" / "diffusion_pytorch_model.safetensors"

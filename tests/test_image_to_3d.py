@@ -144,7 +144,7 @@ def test_a_model_that_reads_text_is_shown_no_picture():
 def test_the_preset_for_large_priors_has_the_published_numbers() -> None:
     """PAPER section 5: threestudio's weights over its distillation weight of 0.1, its lens, cameras and resolutions."""
     preset = image_to_3d.image_preset("standard", "cpu", "zero123-xl")
-    assert (preset.rgb, preset.mask, preset.normal_smoothness, preset.normal_smoothness_3d) == (5000, 500, 80, 80)
+    assert (preset.rgb, preset.mask, preset.normal_smoothness, preset.normal_smoothness_3d) == (5000, 500, 20, 80)
     assert (preset.orientation, preset.opacity, preset.guidance_scale, preset.steps) == (10, 1, 3, 600)
     assert preset.entropy == pytest.approx(math.log(2), abs=0.01), "the opaque term, 0.1 over 0.1, is in nats and ours in bits"
     assert (preset.distance, preset.field_of_view) == ((3.8, 3.8), (20, 20))

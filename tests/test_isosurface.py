@@ -45,6 +45,13 @@ def test_a_torus_has_one_hole():
     assert solid.volume == pytest.approx(2 * math.pi**2 * 0.5 * 0.2**2, rel=0.02)
 
 
+@pytest.mark.cuda
+def test_cuda_finds_the_same_surface():
+    inside = ball(16, 0.5) > 0
+    for ours, theirs in zip(isosurface.marching_tetrahedra(inside), isosurface.marching_tetrahedra(inside.cuda()), strict=True):
+        assert torch.equal(theirs.cpu(), ours)
+
+
 def test_axes_are_x_y_z_and_scale_with_the_bound():
     x, y, z = grid(30, bound=2.0)
     box = torch.stack([0.3 - (x - 0.5).abs(), 0.6 - (y + 0.4).abs(), 1.1 - (z - 0.2).abs()]).amin(dim=0)

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 from stand_in import write_stand_in
-from tiny_models import tiny_if_pipeline, tiny_pipeline, tiny_xl_pipeline
+from tiny_models import tiny_flow_pipeline, tiny_if_pipeline, tiny_pipeline, tiny_xl_pipeline
+from transformers import T5EncoderModel
 
 from dreamtime import beforehand, presets
 from dreamtime.image_to_3d import EMBEDDED, image_preset
@@ -14,7 +15,7 @@ from dreamtime.priors import loading
 from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.priors.memory import Need, need_of, peak_bytes, rendering_bytes
 from dreamtime.priors.options import Options
-from dreamtime.priors.skeletons import condition_shape, configuration_of
+from dreamtime.priors.skeletons import condition_shape, configuration_of, part_of
 from dreamtime.regularizers import eikonal
 from dreamtime.renderers import inwards
 from dreamtime.types import RaySamples, Rendering, VolumeSamples
@@ -65,8 +66,9 @@ def test_a_step_takes_what_was_foretold(make: str, tmp_path) -> None:
     assert need.weights == sum(p.nbytes for module in modules for p in module.parameters())
 
 
+@pytest.mark.parametrize("smooth", [False, True])
 @pytest.mark.parametrize("name", ["feature-grid", "neus"])
-def test_the_way_back_through_a_rendering_takes_what_was_foretold(name: str, generator) -> None:
+def test_the_way_back_through_a_rendering_takes_what_was_foretold(name: str, smooth: bool, generator) -> None:
     make = presets.REPRESENTATIONS[name]
     scene = make(generator(0), CPU)
     points = torch.zeros(5000, 3)
@@ -75,6 +77,8 @@ def test_the_way_back_through_a_rendering_takes_what_was_foretold(name: str, gen
         points_now = points + 0
         density, albedo = scene.density_and_albedo(points_now)
         total = density.sum() + albedo.sum() + normals_by_differences(inwards(scene), points_now).sum()
+        if smooth:
+            total = total + normals_by_differences(inwards(scene), points_now + 0.01).sum()
         if name == "neus":
             total = total + scene.optical_depths(points_now, points_now, torch.ones(5000)).sum()
             intervals = RaySamples(torch.zeros(5000, dtype=torch.long), torch.zeros(5000), torch.ones(5000), 1)
@@ -83,7 +87,7 @@ def test_the_way_back_through_a_rendering_takes_what_was_foretold(name: str, gen
             total = total + eikonal(scene.distance)(Rendering(empty, empty[..., :1], empty[..., :1], empty, samples), 0.0)
         total.backward()
 
-    foretold = rendering_bytes(make(generator(0), torch.device("meta")), 5000)
+    foretold = rendering_bytes(make(generator(0), torch.device("meta")), 5000, smooth)
     assert foretold == pytest.approx(peak_bytes(work), rel=0.05)
 
 
@@ -94,6 +98,20 @@ def test_economy_saves(tmp_path) -> None:
     assert low.weights == normal.weights
     assert lowest.weights < low.weights
     assert need_of(str(tmp_path), FLOAT, 4, 16, Options(), learns=True).step > normal.step
+
+
+def test_a_second_predictor_costs_memory_where_cameras_are_told_too() -> None:
+    alone, learning = (need_of("toybox", FLOAT, 1, 64, Options(), learns=learns) for learns in (False, True))
+    assert learning.step > alone.step
+
+
+def test_what_stays_in_single_precision_is_counted_so(tmp_path) -> None:
+    """T5's last layers, which transformers does not round to half precision."""
+    tiny_flow_pipeline().save_pretrained(tmp_path)
+    read = T5EncoderModel.from_pretrained(tmp_path, subfolder="text_encoder_3", dtype=torch.float16)
+    assert {parameter.dtype for parameter in read.parameters()} == {torch.float16, FLOAT}
+    made = part_of(configuration_of(str(tmp_path)), "text_encoder_3", torch.float16)
+    assert {name: x.dtype for name, x in made.named_parameters()} == {name: x.dtype for name, x in read.named_parameters()}
 
 
 def test_a_decoder_counts_where_it_is_used() -> None:

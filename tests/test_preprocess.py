@@ -245,6 +245,22 @@ def test_a_large_rotated_jpeg_stands_upright():
     assert picture.image.size == (LONG_SIDE // 2, LONG_SIDE)
 
 
+@pytest.mark.parametrize("block", [b"", b"Exif\0\0", b"Exif\0\0nonsense", b"nonsense that is no TIFF"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_a_broken_exif_block_breaks_no_picture(format: str, block: bytes):
+    assert read_picture(encoded(Image.new("RGB", (64, 32)), format, exif=block)).image.size == (64, 32)
+
+
+def test_a_tag_of_the_wrong_type_keeps_no_picture_from_being_turned():
+    """Pillow cannot write it anew."""
+    resolution_unit_as_text = (
+        b"Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\x01\x28\0\x02\0\0\0\x02\x32\0\0\0\0\0\0\0"
+    )
+    picture = read_picture(encoded(Image.new("RGB", (64, 32)), "JPEG", exif=resolution_unit_as_text))
+    assert picture.image.size == (32, 64)
+    assert picture.notes == ("turned as its EXIF tag says",)
+
+
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_of_an_animation_the_first_frame_is_taken(kind: str):
     frames = [Image.new("RGB", (32, 32), color) for color in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]

@@ -183,6 +183,7 @@ def test_a_good_prompt_is_kept_without_needless_blanks(given: str, kept: str):
         (["a red cube"], "must be text, got list"),
         ("", "is empty"),
         (" \n\t ", "is empty"),
+        ("\u200b\ufeff", "is empty"),
         ("a red\0 cube", r"writes nothing: U\+0000"),
         ("a red \x1b[31mcube", r"writes nothing: U\+001B"),
         ("a red \ud800 cube", r"writes nothing: U\+D800"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from stand_in import photograph, write_stand_in
@@ -19,6 +20,7 @@ from dreamtime.assembly import Dream, timetable_of
 from dreamtime.checkpoints import CorruptCheckpoint, save_checkpoint
 from dreamtime.image_to_3d import image_preset
 from dreamtime.presets import Settings
+from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.runs import RunError
 from dreamtime.types import Rendering
 
@@ -497,6 +499,44 @@ def test_sweep_takes_only_old_idle_runs(tiny, tmp_path) -> None:
     assert all(run.folder.exists() for run in (busy, between, mesh))
     assert other.exists()
     frames.close()
+
+
+def test_sweep_leaves_what_is_no_run_and_goes_on(tiny, tmp_path, monkeypatch) -> None:
+    """Whatever its name is, and whoever owns it."""
+    (tmp_path / ("a" * 32)).mkdir()
+    (tmp_path / ("a" * 32) / "precious.txt").write_text("of somebody else")
+    (tmp_path / ("b" * 32)).write_text("a file")
+    (tmp_path / ("c" * 32)).symlink_to(tmp_path / "nowhere")
+    theirs, mine = (runs.create_run(tmp_path, tiny) for _ in range(2))
+    lock_of = runs.lock_of
+
+    def refused_by_theirs(folder: Path, name: str) -> FileLock:
+        if folder == theirs.folder:
+            raise PermissionError(13, "Permission denied")
+        return lock_of(folder, name)
+
+    monkeypatch.setattr(runs, "lock_of", refused_by_theirs)
+    assert runs.sweep(tmp_path, older_than=-1.0) == 1
+    assert theirs.folder.exists()
+    assert not mine.folder.exists()
+    assert (tmp_path / ("a" * 32) / "precious.txt").exists()
+
+
+def test_a_run_whose_mesh_alone_is_missing_needs_neither_prior_nor_device(tiny, tmp_path, monkeypatch) -> None:
+    run = runs.create_run(tmp_path, tiny)
+    list(runs.work(run))
+    before = run.checkpoint.stat().st_mtime_ns
+    monkeypatch.setattr(runs, "dream_of", raised(ModelUnavailable("a/prior", "is gone")))
+    assert list(runs.work(run)) == []
+    assert run.checkpoint.stat().st_mtime_ns == before
+    assert runs.deliver(run).steps == tiny.steps
+
+
+def test_out_of_memory_before_the_first_step_is_one_sentence(tiny, tmp_path, monkeypatch) -> None:
+    run = runs.create_run(tmp_path, tiny)
+    monkeypatch.setattr(runs, "dream_of", raised(torch.OutOfMemoryError("CUDA out of memory.")))
+    with pytest.raises(RunError, match=r"^Out of memory: .* before anything was computed\.$"):
+        next(runs.work(run))
 
 
 def test_a_run_that_nobody_works_on_cannot_be_stopped(tiny, tmp_path) -> None:

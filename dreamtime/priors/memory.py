@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dreamtime.priors.autoencoder import economise
+from dreamtime.priors.camera_embedding import NUMBERS
 from dreamtime.priors.options import Options
 from dreamtime.priors.skeletons import condition_shape, configuration_of, part_of, prior_of
 from dreamtime.types import SurfaceRepresentation
@@ -74,26 +75,28 @@ def bytes_of(module: nn.Module) -> int:
     return sum(parameter.nbytes for parameter in module.parameters())
 
 
-def rendering_bytes(scene: Any, samples: int) -> int:
+def rendering_bytes(scene: Any, samples: int, smooth: bool = False) -> int:
     """The peak of looking a scene on the meta device up at so many points, with normals by differences, and of the way back.
 
-    A scene of surfaces is also asked for optical depths along rays and, by the eikonal term, for its distance's gradient.
+    A scene of surfaces is also asked for optical depths along rays and, by the eikonal term, for its distance's gradient;
+    one that is to be smooth for normals nearby, too.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     imagined(scene, mode)
     scene.requires_grad_(True)
     with mode:
         points, lengths = torch.empty(samples, 3), torch.empty(samples)
+    field = scene.distance if isinstance(scene, SurfaceRepresentation) else scene.density
 
     def work() -> None:
         density, albedo = scene.density_and_albedo(points)
         total = density.sum() + albedo.sum()
+        total = total + normals_by_differences(field, points).sum()
+        if smooth:
+            total = total + normals_by_differences(field, points + 0.01).sum()
         if isinstance(scene, SurfaceRepresentation):
             total = total + scene.optical_depths(points, points, lengths).sum()
-            total = total + normals_by_differences(scene.distance, points).sum()
             total = total + gradients_by_differences(scene.distance, points).norm(dim=-1).sum()
-        else:
-            total = total + normals_by_differences(scene.density, points).sum()
         total.backward()
 
     return peak_bytes(work)
@@ -132,7 +135,8 @@ def asked_of(
         if learns:
             # A second predictor is the same network, with a way back through it.
             noisy = x.detach().to(prior.unet.dtype).requires_grad_()
-            prior.unet(noisy, 500, encoder_hidden_states=text[:views].to(noisy.dtype)).sample.sum().backward()
+            text, poses = text[:views].to(noisy.dtype), noisy.new_zeros(views, NUMBERS)
+            prior.unet(noisy, 500, encoder_hidden_states=text, class_labels=poses).sample.sum().backward()
         if decodes:
             return (images - prior.decode(x).mean()).sum()
         return x.sum()

@@ -9,7 +9,13 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, SD3Transformer2DModel, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPVisionModelWithProjection, T5EncoderModel
+from transformers import (
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPVisionModelWithProjection,
+    PreTrainedModel,
+    T5EncoderModel,
+)
 
 from dreamtime.priors import camera_embedding
 from dreamtime.priors.architectures import PUBLISHED, Configuration
@@ -61,7 +67,16 @@ def part_of(configuration: Configuration, part: str, dtype: torch.dtype) -> Any:
         else:
             kind = TRANSFORMERS[config["architectures"][0]]
             made = kind(kind.config_class.from_dict(config)).to(dtype)
+            if dtype == torch.float16:
+                keep_precise(made)
     return made.eval().requires_grad_(False)
+
+
+def keep_precise(model: PreTrainedModel) -> None:
+    """Put those parts back into single precision that transformers keeps there, as T5's last layers, which overflow else."""
+    for name, module in model.named_modules():
+        if name.split(".")[-1] in (model._keep_in_fp32_modules or ()):
+            module.float()
 
 
 def layout_in(configuration: Configuration) -> Layout:

@@ -34,6 +34,11 @@ UNREADABLE = (
 """What the libraries raise over files that are damaged or not what they should be."""
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no memory left; on a CPU torch has no kind of its own for that."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 @contextmanager
 def one_sentence(checkpoint: Checkpoint) -> Iterator[None]:
     """Turn what loading libraries raise into `ModelUnavailable`; the details go to the log."""
@@ -45,7 +50,9 @@ def one_sentence(checkpoint: Checkpoint) -> Iterator[None]:
         raise
     except torch.OutOfMemoryError as error:
         raise ModelUnavailable(checkpoint.place, "does not fit into this GPU's memory: set memory to low or lowest") from error
-    except UNREADABLE as error:
+    except (*UNREADABLE, MemoryError) as error:
+        if out_of_memory(error):
+            raise ModelUnavailable(checkpoint.place, "does not fit into this machine's memory") from error
         log.info("loading %s failed", checkpoint.place, exc_info=True)
         again = "" if Path(checkpoint.place).exists() else "; delete them to have them fetched again"
         raise ModelUnavailable(

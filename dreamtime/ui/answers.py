@@ -66,9 +66,9 @@ def state_of(run: Run) -> str:
         return "making the mesh"
     if runs.goes_on(run):
         return "running"
-    if runs.delivered(run) is None:
+    if (made := runs.delivered(run)) is None:
         return "unfinished"
-    if runs.steps_done(run) == run.settings.steps:
+    if made.steps == run.settings.steps:
         return "finished"
     return "stopped" if runs.stop_requested(run) else "unfinished"
 
@@ -83,7 +83,8 @@ def described(run: Run, request: gr.Request) -> dict[str, Any]:
     """What a run is and has, in plain values."""
     settings, state = run.settings, state_of(run)
     made = runs.delivered(run)  # after its state: whoever reads that it is finished has the files, too
-    values = {"run_id": run.id, "state": state, "step": runs.steps_done(run), "steps": settings.steps}
+    step = runs.steps_done(run) if made is None else made.steps
+    values = {"run_id": run.id, "state": state, "step": step, "steps": settings.steps}
     values |= {"prompt": settings.prompt, "seed": settings.seed}
     values |= {"elevation": settings.elevation} if settings.task == "image" else {}
     if made is not None:

@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from dreamtime import runs
 from dreamtime.ui import panels
@@ -16,6 +17,7 @@ from dreamtime.ui.fetching import MAX_BYTES
 from dreamtime.ui.picture_api import add_picture_endpoints
 from dreamtime.ui.picture_layout import PictureTab, picture_presets
 from dreamtime.ui.picture_tab import NAME_EXAMPLES, picture_again, picture_tab
+from dreamtime.ui.privacy import ServesResultsAlone
 from dreamtime.ui.running import told_that_it_goes_on
 from dreamtime.ui.schedule_tab import schedule_tab
 from dreamtime.ui.server import Server, server_from_environment, start_housekeeping
@@ -128,6 +130,7 @@ def launch() -> None:
             run_history=False,
             enable_monitoring=False,
             allowed_paths=[str(server.root), str(EXAMPLES)],
+            app_kwargs={"middleware": [Middleware(ServesResultsAlone, root=server.root)]},
             footer_links=["api", "settings"],
         )
     except OSError as error:  # all ports that it may take are taken

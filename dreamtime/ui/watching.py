@@ -6,6 +6,7 @@ from typing import Any
 import gradio as gr
 
 from dreamtime import assembly, runs
+from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.runs import Frame, Result, Run
 from dreamtime.timesteps import stage_of
 from dreamtime.ui import panels
@@ -47,9 +48,15 @@ def begun(stage: Stage, run: Run) -> Updates:
 
 
 def charts(stage: Stage, run: Run) -> Callable[[Curve], Updates]:
-    """The schedule and the loss of a run, marked where its curve has come to."""
+    """The schedule and the loss of a run, marked where its curve has come to.
+
+    Without the schedule where the run's prior, whose noise levels it is drawn with, is out of reach by now.
+    """
     settings = run.settings
-    alphas_cumprod, table = assembly.alphas_cumprod_of(settings.source), assembly.timetable_of(settings)
+    try:
+        alphas_cumprod, table = assembly.alphas_cumprod_of(settings.source), assembly.timetable_of(settings)
+    except ModelUnavailable:
+        return lambda rows: {stage.loss: loss_chart(rows, settings.steps)}
     marked = schedule_chart(settings.schedule, alphas_cumprod, table, settings.m, settings.s)
 
     def at(rows: Curve) -> Updates:

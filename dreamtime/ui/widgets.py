@@ -5,6 +5,7 @@ Gradio enforces bounds and menus in the browser, and hardly any for callers of t
 
 import math
 import re
+import sys
 from abc import ABCMeta
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -61,9 +62,10 @@ def timestep(what: str, value: Any) -> int:
 
 def real(what: str, value: Any) -> float:
     """The number as a float; raises ValueError when it is none or not finite."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    number = value if not isinstance(value, bool) and isinstance(value, int | float) else math.nan
+    if not abs(number) <= sys.float_info.max:  # a whole number may be larger than any float
         raise ValueError(f"The {what} must be a finite number, got {str(value)[:40]}.")
-    return float(value)
+    return float(number)
 
 
 def timestep_list(what: str, value: Any) -> tuple[int, ...]:

@@ -92,6 +92,15 @@ def test_what_is_told_to_be_finished_has_its_files(run: Run, monkeypatch: pytest
     assert answers.described(run, gr.Request())["glb_url"] == "glb"
 
 
+def test_a_result_outlives_its_damaged_checkpoint(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Result(8, {kind: Path(kind) for kind in ("glb", "turntable", "picture")}, {}, ())
+    run.checkpoint.write_bytes(b"damaged")
+    monkeypatch.setattr(runs, "delivered", lambda run: made)
+    monkeypatch.setattr(answers, "address_of", lambda path, request: str(path))
+    told = answers.described(run, gr.Request())
+    assert (told["state"], told["step"], told["glb_url"]) == ("finished", 8, "glb")
+
+
 def test_a_stream_can_be_stopped_from_its_first_word_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "drive", lambda run: iter(()))
     said = answers.stream(Server(run.folder.parent, 24.0, Pace()), run)

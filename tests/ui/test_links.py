@@ -179,6 +179,14 @@ def test_a_model_that_is_not_in_the_menu_stays_untold(page: tuple[gr.Blocks, Ser
 
 
 @pytest.mark.usefixtures("delivered")
+def test_a_finished_run_outlives_its_prior(page: tuple[gr.Blocks, Server], tmp_path: Path) -> None:
+    tiny_pipeline("epsilon").save_pretrained(tmp_path / "model")
+    run = created(page, presets.preset("draft", "cpu", str(tmp_path / "model"), prompt="a red cube", steps=3))
+    (tmp_path / "model").rename(tmp_path / "elsewhere")
+    assert opened(page, run.id)["Prompt"] == "a red cube"
+
+
+@pytest.mark.usefixtures("delivered")
 @pytest.mark.parametrize("seed", [EXACT, EXACT + 1])
 def test_a_seed_that_a_browser_would_round_is_drawn_anew(page: tuple[gr.Blocks, Server], seed: int) -> None:
     """Generate would be refused, or make another run than it says."""

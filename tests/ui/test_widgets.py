@@ -72,6 +72,7 @@ def test_choices_arrive_in_the_settings_with_their_types() -> None:
         ({"steps": 2.5}, "The steps must be a whole number, got 2.5."),
         ({"steps": 10**400}, "The steps must lie between 1 and 50000, got a number of 401 digits."),
         ({"m": math.nan}, "The m must be a finite number, got nan."),
+        ({"m": 10**400}, "The m must be a finite number, got 1000000000000000000000000000000000000000."),
         ({"guidance_scale": [1]}, r"The guidance scale must be a finite number, got \[1\]."),
         ({"t_max": "soon"}, "The t max must be a whole number, got soon."),
         ({"table": "9" * 5 + ","}, "The custom table must be up to 1000 whole numbers"),
