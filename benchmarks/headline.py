@@ -4,7 +4,8 @@
 
 The forty prompts of `benchmarks.verdicts` under uniform timesteps with twice as many steps, whose curves are laid beside those
 that it kept, seed by seed. Further options are those of `evaluate` and take precedence (`--seeds 2`). The work folder keeps
-every run, so that an interrupted benchmark goes on where it stopped. Writes `headline.md` and the curves beside this file.
+every run, so that an interrupted benchmark goes on where it stopped. Writes `headline.md` and `headline.csv`, the longer runs'
+curves, beside this file.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import pandas as pd
 from benchmarks.rows import measured_on
 from dreamtime.cli import main as dreamtime
 from dreamtime.evaluation.report import ratio_sentence, speedup_sentence
-from dreamtime.evaluation.summary import ratios, speedups
+from dreamtime.evaluation.summary import curves_by_schedule, ratios, speedups
 
 HERE = Path(__file__).parent
 GRID = ["--prompts", "toybox:heldout", "--schedules", "uniform", "--steps", "250", "--seeds", "1", "--preset", "standard"]
@@ -25,24 +26,33 @@ GRID = ["--prompts", "toybox:heldout", "--schedules", "uniform", "--steps", "250
 
 def compared(curves: pd.DataFrame, longer: pd.DataFrame) -> list[str]:
     """What both sets of curves say together, of the prompts and seeds that both have."""
-    common = curves[["prompt", "seed"]].merge(longer[["prompt", "seed"]]).drop_duplicates()
-    both = pd.concat([curves, longer]).merge(common)
+    of_both = [each[["prompt", "seed"]].drop_duplicates() for each in (curves, longer)]
+    both = pd.concat([curves, longer]).merge(of_both[0].merge(of_both[1]))
+    reached = [
+        f"{schedule} ends with an IoU of {run.scores[:, -1].mean():.3f} after {run.steps[-1]} steps."
+        for schedule, runs in curves_by_schedule(both, "iou").items()
+        for run in runs
+    ]
     found = [*map(ratio_sentence, ratios(both, "iou")), *map(speedup_sentence, speedups(both, "iou"))]
-    ends = both[both.step == both.steps].groupby(["schedule", "steps"], sort=False).iou.mean()
-    reached = [f"{schedule} ends with an IoU of {iou:.3f} after {steps} steps." for (schedule, steps), iou in ends.items()]
-    return [f"Prompts and seeds: {len(common)}.", *reached, *found]
+    return [f"Prompts: {both.prompt.nunique()}; seeds of each: {both.seed.nunique()}.", *reached, *found]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="where the runs lie; not part of the repository")
-    parser.add_argument("--verdicts", type=Path, default=HERE / "verdicts", help="what that kept (default %(default)s)")
+    parser.add_argument(
+        "--verdicts", type=Path, default=HERE / "verdicts", help="the folder of `benchmarks.verdicts` (default %(default)s)"
+    )
     parser.add_argument("--output", type=Path, default=HERE, help="where the result goes (default %(default)s)")
     arguments, others = parser.parse_known_args()
     if code := dreamtime(["evaluate", *GRID, *others, "--out", str(arguments.work)]):
         return code
-    curves, longer = (pd.read_csv(folder / "curves.csv") for folder in (arguments.verdicts, arguments.work))
-    lines = [measured_on(), "", *(f"* {sentence}" for sentence in compared(curves, longer))]
+    folders = arguments.verdicts, arguments.work
+    if len({(folder / "settings.json").read_text() for folder in folders}) > 1:
+        print(f"{arguments.verdicts} is of other settings or weights: run benchmarks.verdicts anew first.", file=sys.stderr)
+        return 2
+    lines = [measured_on(), "Runs of 125 steps: those of `benchmarks/verdicts`.", ""]
+    lines += [f"* {sentence}" for sentence in compared(*(pd.read_csv(folder / "curves.csv") for folder in folders))]
     shutil.copyfile(arguments.work / "curves.csv", arguments.output / "headline.csv")
     (arguments.output / "headline.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))

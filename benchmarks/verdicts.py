@@ -16,7 +16,7 @@ from dreamtime.cli import main as dreamtime
 
 HERE = Path(__file__).parent
 GRID = ["--prompts", "toybox:heldout", "--schedules", "uniform,time-prioritized", "--seeds", "2", "--preset", "standard"]
-KEPT = ("report.html", "results.csv", "curves.csv", "diversity.csv", "summary.json", "summary.md")
+KEPT = ("settings.json", "report.html", "results.csv", "curves.csv", "diversity.csv", "summary.json", "summary.md")
 
 
 def main() -> int:

@@ -77,19 +77,20 @@ def advice(settings: Settings) -> tuple[str, ...]:
         taken += (CUT_OFF,)
     if settings.task == "image" and settings.prompt and not settings.text_prior:
         return (*taken, "Nobody reads the prompt: beside a picture it needs a text prior, and none is chosen.")
-    colors = read_known().colors if "toybox" in (settings.prior, settings.text_prior) and settings.textureless_share else ()
-    taken += tuple(PLASTER.format(word) for word in words_of(settings.prompt) if word in colors)[:1]
-    embedded = "toybox" in (settings.prior, settings.text_prior)
-    if embedded and not words_of(settings.prompt):
-        return (
-            *taken,
-            f"The prompt holds no word that the embedded model could read, so expect just anything. {what_it_knows()}",
-        )
-    unknown = unknown_words(settings.prompt) if embedded else []
-    if not unknown:
-        return taken
-    words = ", ".join(map(with_nearest, unknown))
-    return (*taken, f"The embedded model has never seen {words}, so expect a guess. {what_it_knows()}")
+    return taken + embedded_advice(settings) if "toybox" in (settings.prior, settings.text_prior) else taken
+
+
+def embedded_advice(settings: Settings) -> tuple[str, ...]:
+    """What to know of a prompt that the embedded text model reads."""
+    words = words_of(settings.prompt)
+    color = next((word for word in words if word in read_known().colors), None)
+    taken = (PLASTER.format(color),) if color and settings.textureless_share else ()
+    if not words:
+        nothing = "The prompt holds no word that the embedded model could read, so expect just anything."
+        return (*taken, f"{nothing} {what_it_knows()}")
+    if unknown := ", ".join(map(with_nearest, unknown_words(settings.prompt))):
+        return (*taken, f"The embedded model has never seen {unknown}, so expect a guess. {what_it_knows()}")
+    return taken
 
 
 def what_it_knows() -> str:

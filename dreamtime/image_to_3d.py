@@ -38,7 +38,7 @@ from dreamtime.preprocess import Reference
 from dreamtime.presets import PRESETS, WEIGHTINGS, Settings, one_of, preset, resolve_device
 from dreamtime.priors import loading
 from dreamtime.priors.hub import MODELS, on_this_disk, places_of
-from dreamtime.priors.weights import out_of_memory
+from dreamtime.priors.room import out_of_memory
 from dreamtime.renderers import inwards
 from dreamtime.timesteps import lowest_timestep
 from dreamtime.toybox.novel_views import FIELD_OF_VIEW
@@ -95,7 +95,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "field_of_view": (20.0, 20.0),
         "rgb": 5000.0,
         "mask": 500.0,
-        "normal_smoothness": 20.0,  # theirs, 8, is of normals from 0 to 1, whose squares are a quarter of ours
+        "normal_smoothness": 20.0,  # 80 over 4: theirs is of normals from 0 to 1, whose squared differences are a quarter
         "normal_smoothness_3d": 80.0,
         "orientation": 10.0,
         "opacity": 1.0,
@@ -256,7 +256,7 @@ def estimated_elevation(settings: Settings, reference: Reference) -> Estimate:
 
 
 def seen_from(settings: Settings, reference: Reference) -> Estimate:
-    """The same, with whatever torch raises."""
+    """The estimate itself; what torch raises passes through."""
 
     def camera(elevation: float) -> Cameras:
         return reference_camera_of(replace(settings, elevation=math.degrees(elevation)))(settings.resolution)

@@ -57,7 +57,7 @@ def marching_tetrahedra(inside: Bool[Tensor, "X Y Z"]) -> tuple[Int[Tensor, "V 2
     strides = torch.tensor([inside.shape[1] * inside.shape[2], inside.shape[2], 1], device=device)
     x, y, z = (size - 1 for size in inside.shape)
     views = torch.stack([inside[i : x + i, j : y + j, k : z + k] for i, j, k in CORNERS.tolist()])
-    # A matrix product of whole numbers is none that CUDA knows.
+    # CUDA has no matrix product of integers.
     cells = ((views.any(dim=0) & ~views.all(dim=0)).nonzero() * strides).sum(dim=-1)
     tetrahedra = (CORNERS.to(device) * strides).sum(dim=-1)[_tetrahedra().to(device)]
     corners = (cells[:, None, None] + tetrahedra).reshape(-1, 4)

@@ -41,7 +41,7 @@ from dreamtime.image_to_3d import image_to_3d
 from dreamtime.preprocess import Reference, load_reference, save_reference
 from dreamtime.presets import Settings, resolve_device, settings_from_dict, settings_to_dict
 from dreamtime.priors.hub import short_name, whole_path
-from dreamtime.priors.weights import out_of_memory
+from dreamtime.priors.room import out_of_memory
 from dreamtime.text_to_3d import text_to_3d
 from dreamtime.timesteps import Timetable
 from dreamtime.types import Rendering, Step
@@ -62,6 +62,9 @@ FILES = {
     "picture": "-picture.png",
 }
 """What a result consists of, and how each file's name ends after the prompt's."""
+
+OF_A_RUN = {"settings.json", "schedule.csv", "checkpoint.safetensors", "curve.csv"}
+"""Files by which a folder, or what is left of one, is known to be a run's."""
 
 LOCKS = ATTENDED, WORKING, MESH = "attended", "lock", "mesh"
 """The files that whoever sees a run through, works on it, or makes its mesh holds meanwhile."""
@@ -534,19 +537,17 @@ def sweep(root: Path, older_than: float) -> int:
     """
     removed = 0
     for folder in root.iterdir() if root.is_dir() else ():
-        if not re.fullmatch(r"[0-9a-f]{32}", folder.name):
+        if not re.fullmatch(r"[0-9a-f]{32}", folder.name) or folder.is_symlink():
             continue
         with suppress(Timeout, OSError), ExitStack() as held:
-            if not (folder / "settings.json").is_file() or idle_seconds(folder) < older_than:
+            inside = list(folder.iterdir())
+            if not {path.name for path in inside} & OF_A_RUN:
+                continue
+            newest = max(path.stat().st_mtime for path in inside)
+            if datetime.now(timezone.utc).timestamp() - newest < older_than:
                 continue
             for name in LOCKS:
                 held.enter_context(lock_of(folder, name).acquire(timeout=0))
             shutil.rmtree(folder, ignore_errors=True)
-            removed += 1
+            removed += not folder.exists()
     return removed
-
-
-def idle_seconds(folder: Path) -> float:
-    """How long ago anything in a folder was written."""
-    newest = max(path.stat().st_mtime for path in folder.glob("*"))
-    return datetime.now(timezone.utc).timestamp() - newest

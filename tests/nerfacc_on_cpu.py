@@ -1,6 +1,6 @@
-"""nerfacc's own sampling kernel without CUDA: its source, made plain C++ by a few headers, compiled and run on the CPU.
+"""nerfacc's own sampling kernel without CUDA: its source, made plain C++ by one header, compiled and run on the CPU.
 
-The kernel is all nerfacc's; what it leaves out is the device: launches become calls in which one thread takes every ray.
+Nothing in the kernel is ours; left out is the device alone: a launch becomes a call in which one thread takes every ray.
 """
 
 import os
@@ -11,9 +11,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import nerfacc
 import torch
-from torch.utils.cpp_extension import TORCH_LIB_PATH, include_paths
 
 HERE = Path(__file__).parent / "cuda_on_cpu"
 COMPILER = os.name == "posix" and (shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"))
@@ -28,7 +26,10 @@ def plain(source: str) -> str:
 
 
 def compiled(folder: Path) -> Path:
-    """The library with nerfacc's kernel, built in that folder in about a minute."""
+    """The library with nerfacc's kernel, built in that folder."""
+    import nerfacc
+    from torch.utils.cpp_extension import TORCH_LIB_PATH, include_paths
+
     original, library = Path(nerfacc.__file__).parent / "cuda" / "csrc", folder / "nerfacc_on_cpu.so"
     for file in [original / "grid.cu", *(original / "include").iterdir()]:
         (folder / file.name).write_text(plain(file.read_text()))

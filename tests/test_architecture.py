@@ -80,6 +80,7 @@ WRAPPED_BY: dict[str, set[str]] = {
     "scipy": {"meshes", "evaluation", "matting"},
     "skimage": {"evaluation", "matting"},
     "spaces": {"ui", "app"},
+    "starlette": {"ui.app", "ui.privacy"},
     "tinycudann": {"representations.hash_grid"},
     "tqdm": {"cli", "evaluation.command", "toybox.portraits", "toybox.training"},
     "transformers": {
@@ -101,7 +102,7 @@ PURE = EVERYWHERE | {"collections", "dataclasses", "enum", "functools", "itertoo
 
 # Where the name to import is not the name to install.
 DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image"}
-DISTRIBUTIONS |= dict.fromkeys(("gradio_client", "httpx", "mcp", "safehttpx"), "gradio")
+DISTRIBUTIONS |= dict.fromkeys(("gradio_client", "httpx", "mcp", "safehttpx", "starlette"), "gradio")
 ON_NO_INDEX = {"tinycudann"}
 OPTIONAL = {"rembg"}
 

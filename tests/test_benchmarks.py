@@ -133,7 +133,7 @@ def test_the_headline_is_read_off_the_prompts_and_seeds_that_both_have() -> None
 
     short = pd.concat([curves("time-prioritized", 125, 2, 0.8), curves("uniform", 125, 2, 0.5)])
     said = headline.compared(short, curves("uniform", 250, 1, 1.0))
-    assert said[:2] == ["Prompts and seeds: 2.", "time-prioritized ends with an IoU of 0.800 after 125 steps."]
+    assert said[:2] == ["Prompts: 2; seeds of each: 1.", "time-prioritized ends with an IoU of 0.800 after 125 steps."]
     (headline_itself,) = [sentence for sentence in said if "for what time-prioritized reaches" in sentence]
     assert headline_itself.startswith("uniform needs 1.60 times as many steps")
 

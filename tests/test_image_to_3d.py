@@ -142,7 +142,10 @@ def test_a_model_that_reads_text_is_shown_no_picture():
 
 
 def test_the_preset_for_large_priors_has_the_published_numbers() -> None:
-    """PAPER section 5: threestudio's weights over its distillation weight of 0.1, its lens, cameras and resolutions."""
+    """PAPER section 5: threestudio's weights over its distillation weight of 0.1, its lens, cameras and resolutions.
+
+    The smoothness of normals a quarter of that, as theirs are from 0 to 1.
+    """
     preset = image_to_3d.image_preset("standard", "cpu", "zero123-xl")
     assert (preset.rgb, preset.mask, preset.normal_smoothness, preset.normal_smoothness_3d) == (5000, 500, 20, 80)
     assert (preset.orientation, preset.opacity, preset.guidance_scale, preset.steps) == (10, 1, 3, 600)

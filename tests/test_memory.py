@@ -106,7 +106,7 @@ def test_a_second_predictor_costs_memory_where_cameras_are_told_too() -> None:
 
 
 def test_what_stays_in_single_precision_is_counted_so(tmp_path) -> None:
-    """T5's last layers, which transformers does not round to half precision."""
+    """The second matrix of T5's feed-forward blocks, which transformers does not round to half precision."""
     tiny_flow_pipeline().save_pretrained(tmp_path)
     read = T5EncoderModel.from_pretrained(tmp_path, subfolder="text_encoder_3", dtype=torch.float16)
     assert {parameter.dtype for parameter in read.parameters()} == {torch.float16, FLOAT}

@@ -73,7 +73,7 @@ def part_of(configuration: Configuration, part: str, dtype: torch.dtype) -> Any:
 
 
 def keep_precise(model: PreTrainedModel) -> None:
-    """Put those parts back into single precision that transformers keeps there, as T5's last layers, which overflow else."""
+    """Put those modules back into single precision that transformers keeps there, as T5's `wo`, which would overflow."""
     for name, module in model.named_modules():
         if name.split(".")[-1] in (model._keep_in_fp32_modules or ()):
             module.float()

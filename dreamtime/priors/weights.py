@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from dreamtime.priors.folders import Checkpoint, ModelUnavailable, weight_files
 from dreamtime.priors.options import Options
+from dreamtime.priors.room import out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +33,6 @@ UNREADABLE = (
     SafetensorError,
 )
 """What the libraries raise over files that are damaged or not what they should be."""
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there is no memory left; on a CPU torch has no kind of its own for that."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 @contextmanager

@@ -3,9 +3,11 @@
 import math
 import sys
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 
 from dreamtime import runs
@@ -116,7 +118,7 @@ def launch() -> None:
         server = server_from_environment()
     except ValueError as error:
         sys.exit(f"dreamtime: {error}")
-    demo = build(server)
+    demo, public = build(server), (EXAMPLES, Path(get_upload_folder()))
     demo.queue(max_size=20)
     start_housekeeping(server)
     try:
@@ -130,7 +132,8 @@ def launch() -> None:
             run_history=False,
             enable_monitoring=False,
             allowed_paths=[str(server.root), str(EXAMPLES)],
-            app_kwargs={"middleware": [Middleware(ServesResultsAlone, root=server.root)]},
+            num_workers=0,  # others would serve files without what follows
+            app_kwargs={"middleware": [Middleware(ServesResultsAlone, root=server.root, public=public)]},
             footer_links=["api", "settings"],
         )
     except OSError as error:  # all ports that it may take are taken

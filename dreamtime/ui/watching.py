@@ -1,6 +1,7 @@
 """What the page shows while a run goes on and when it is over, as updates of a tab's stage."""
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import gradio as gr
@@ -50,13 +51,13 @@ def begun(stage: Stage, run: Run) -> Updates:
 def charts(stage: Stage, run: Run) -> Callable[[Curve], Updates]:
     """The schedule and the loss of a run, marked where its curve has come to.
 
-    Without the schedule where the run's prior, whose noise levels it is drawn with, is out of reach by now.
+    With an empty schedule where the run's prior, whose noise levels it is drawn with, is out of reach by now.
     """
     settings = run.settings
     try:
         alphas_cumprod, table = assembly.alphas_cumprod_of(settings.source), assembly.timetable_of(settings)
     except ModelUnavailable:
-        return lambda rows: {stage.loss: loss_chart(rows, settings.steps)}
+        return lambda rows: {stage.schedule: "", stage.loss: loss_chart(rows, settings.steps)}
     marked = schedule_chart(settings.schedule, alphas_cumprod, table, settings.m, settings.s)
 
     def at(rows: Curve) -> Updates:
@@ -67,15 +68,15 @@ def charts(stage: Stage, run: Run) -> Callable[[Curve], Updates]:
 
 
 def progress(stage: Stage, run: Run) -> Callable[[Frame], Updates]:
-    """Status and pictures of a frame."""
+    """Status and pictures of a frame; the run's prior is asked for its noise levels at the first one."""
     settings = run.settings
-    colors = panels.stage_gradient(assembly.timetable_of(settings), settings.m, settings.s)
+    gradient = cache(lambda: panels.stage_gradient(assembly.timetable_of(settings), settings.m, settings.s))
 
     def at(frame: Frame) -> Updates:
         band = stage_of(frame.t, settings.m, settings.s)
         words = f"{panels.title_of(settings)}, step {frame.step}"
         return {
-            stage.status: panels.optimising(frame, band, colors, runs.stop_requested(run)),
+            stage.status: panels.optimising(frame, band, gradient(), runs.stop_requested(run)),
             stage.live: panels.picture(words, frame.preview, "live, from a fixed camera"),
             stage.view: panels.picture("A random view of it", frame.view, "what the prior was shown"),
         }

@@ -39,9 +39,9 @@ def mesh_of(path: str) -> Mesh:
 
 
 def nearest_color(mesh: Mesh) -> str:
-    """The name of the colour that most of the mesh has."""
-    mean = mesh.colors.median(0).values
-    return min(COLORS, key=lambda name: float((torch.tensor(COLORS[name]) - mean).norm()))
+    """The name of the colour nearest to the median of each channel over the vertices."""
+    median = mesh.colors.median(0).values
+    return min(COLORS, key=lambda name: float((torch.tensor(COLORS[name]) - median).norm()))
 
 
 @pytest.mark.parametrize("prompt", THINGS)

@@ -1,5 +1,5 @@
-// What CUDA source needs to be plain C++: no qualifiers, a single thread that takes every turn of a loop over the grid's, and
-// tensors that pass for ones on a device. It stands in for each of CUDA's headers, and for PyTorch's about CUDA.
+// What CUDA source needs to be plain C++: no qualifiers, a single thread that takes every turn of a grid-stride loop, and tensors
+// that pass for ones on a device. It stands in for each of CUDA's headers, and for PyTorch's about CUDA.
 #pragma once
 
 #include <algorithm>

@@ -184,6 +184,22 @@ def test_a_finished_run_outlives_its_prior(page: tuple[gr.Blocks, Server], tmp_p
     run = created(page, presets.preset("draft", "cpu", str(tmp_path / "model"), prompt="a red cube", steps=3))
     (tmp_path / "model").rename(tmp_path / "elsewhere")
     assert opened(page, run.id)["Prompt"] == "a red cube"
+    changed = next(event for event in page[0].fns.values() if event.name == "schedule_changed").fn
+    knobs = values_of(run.settings, KNOBS)
+    values = [knobs[name] for name in ("schedule", "steps", "m", "s", "t_min", "t_max", "fixed_t", "table")]
+    assert changed(run.id, "toybox", *values) == changed("", "toybox", *values), "its chart cannot be drawn any more"
+
+
+@pytest.mark.usefixtures("delivered")
+def test_a_mesh_is_made_without_the_prior(page: tuple[gr.Blocks, Server], tmp_path: Path, monkeypatch) -> None:
+    """Resume has nothing else to do for a run that has all its steps."""
+    tiny_pipeline("epsilon").save_pretrained(tmp_path / "model")
+    run = created(page, presets.preset("draft", "cpu", str(tmp_path / "model"), prompt="a red cube", steps=3))
+    (tmp_path / "model").rename(tmp_path / "elsewhere")
+    monkeypatch.setattr(runs, "steps_done", lambda run: 3)
+    monkeypatch.setattr(runs, "deliver", watching.runs.delivered)
+    resume = next(event.fn for event in page[0].fns.values() if event.name == "resume_pressed")
+    assert "Finished" in str(list(resume(run.id))[-1])
 
 
 @pytest.mark.usefixtures("delivered")
