@@ -19,7 +19,7 @@ from transformers import (
 
 from dreamtime.priors import camera_embedding
 from dreamtime.priors.architectures import PUBLISHED, Configuration
-from dreamtime.priors.autoencoder import Autoencoder
+from dreamtime.priors.autoencoder import Autoencoder, untold_of_old_names
 from dreamtime.priors.deepfloyd import DeepFloydPrior
 from dreamtime.priors.folders import BESIDE, CAMERA_EMBEDDING, TINY_VAE, ModelUnavailable, read_by, without_tiny_vae
 from dreamtime.priors.hub import find, folder_here
@@ -63,7 +63,8 @@ def part_of(configuration: Configuration, part: str, dtype: torch.dtype) -> Any:
     config = configuration[part]
     with torch.device("meta"):
         if part in DIFFUSERS:
-            made = nn.Module.to(DIFFUSERS[part].from_config(config), dtype)  # diffusers' own warns in vain
+            with untold_of_old_names():
+                made = nn.Module.to(DIFFUSERS[part].from_config(config), dtype)  # diffusers' own warns in vain
         else:
             kind = TRANSFORMERS[config["architectures"][0]]
             made = kind(kind.config_class.from_dict(config)).to(dtype)

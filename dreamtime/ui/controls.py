@@ -91,7 +91,7 @@ def knob_tabs(groups: Mapping[str, Mapping[str, Knob]], values: Mapping[str, Any
 
 def earlier_runs() -> dict[str, Any]:
     """The way back to a run by its id."""
-    with gr.Accordion("Earlier runs", open=False):
+    with gr.Accordion("Resume, or show an earlier run", open=False):
         run_id = gr.Textbox(label="Run id", info="Your last run, or paste another one", max_lines=1, max_length=40)
         with gr.Row():
             resume = gr.Button("Resume", min_width=100)

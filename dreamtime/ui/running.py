@@ -21,19 +21,22 @@ from dreamtime.ui.server import RUNNING, Server, device_in_words
 from dreamtime.ui.stage import Stage, id_of
 from dreamtime.ui.watching import Updates, model_of, shown, watch
 
-ADVICE_SECONDS = 20.0  # that a notice stays; it stands in the result, too
+ADVICE_SECONDS = 12.0  # that a notice stays; it stands in the result, too
 
 
 def show_stage(name: str) -> str:
-    """On a phone the stage lies below the controls: JavaScript that brings it into view as a run begins."""
-    into_view = f'document.getElementById("{id_of(name)}").scrollIntoView({{behavior: "smooth"}})'
-    return f"() => {{ if (window.innerWidth < 900) setTimeout(() => {into_view}, 100) }}"
+    """JavaScript that brings the stage into view as a run begins, where its top is below the controls or scrolled away."""
+    return f"""() => setTimeout(() => {{
+        const stage = document.getElementById("{id_of(name)}"), top = stage.getBoundingClientRect().top;
+        if (top < 0 || top > window.innerHeight / 2) stage.scrollIntoView({{behavior: "smooth"}});
+    }}, 100)"""
 
 
 def advise(settings: Settings) -> None:
-    """Show what to know before such a run."""
+    """Show what to know before such a run; a long list would hide the page, and stands in the result."""
     for advice in beforehand.advice(settings):
-        gr.Info(escape(advice), duration=ADVICE_SECONDS, title="Good to know")
+        short = advice.replace(beforehand.what_it_knows(), "What it knows stands beside the result.")
+        gr.Info(escape(short), duration=ADVICE_SECONDS, title="Good to know")
 
 
 def told_that_it_goes_on(run: Run) -> bool:

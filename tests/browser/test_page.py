@@ -158,7 +158,7 @@ def test_a_link_shows_a_finished_run_and_the_browser_remembers_it(finished: dict
     expect(page.get_by_role("checkbox", name="New seed each time").first).not_to_be_checked()
     expect(page.locator(".dt-dot").first).to_have_attribute("style", re.compile("left:100"))
     finished["page"].reload()
-    finished["page"].get_by_role("button", name=re.compile("Earlier runs")).click()
+    finished["page"].get_by_role("button", name=re.compile("show an earlier run")).click()
     expect(finished["page"].get_by_label("Run id")).to_have_value(link.removeprefix("?run="))
 
 
