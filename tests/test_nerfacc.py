@@ -1,8 +1,9 @@
-"""nerfacc's sampler finds the intervals of our own: its kernel on CUDA, and the same source compiled for the CPU."""
+"""nerfacc's sampler and its packed weights agree with ours: its kernels on CUDA, and the same source compiled for the CPU."""
 
 import sys
 from types import ModuleType
 
+import nerfacc
 import nerfacc_on_cpu
 import pytest
 import torch
@@ -15,6 +16,7 @@ from dreamtime.renderers import OccupancyGrid, VolumeRenderer, nerfacc_sampler
 from dreamtime.representations import feature_grid_nerf, flat_background
 from dreamtime.shading import headlight
 from dreamtime.types import Cameras, RaySamples
+from dreamtime.volume_rendering import weights_from_density
 
 DEVICES = [pytest.param("cpu", marks=pytest.mark.compiler), pytest.param("cuda", marks=pytest.mark.nerfacc_cuda)]
 
@@ -85,6 +87,32 @@ def test_both_samplers_draw_the_same_picture_with_its_gradients(generator, devic
     assert len(pairs) > 2
     for ours, theirs in pairs:
         assert torch.allclose(theirs, ours, rtol=1e-3, atol=1e-4 * ours.abs().max().item())
+
+
+def test_packed_weights_are_nerfaccs_with_their_gradients(generator, device):
+    """nerfacc, too, takes rays of different lengths one after another; some are empty, some longer than a block of its scan."""
+    counts = torch.tensor([3, 0, 50, 1, 100, 0, 32])
+    rays, densities = (
+        torch.arange(len(counts)).repeat_interleave(counts),
+        3 * torch.rand(int(counts.sum()), generator=generator(5)),
+    )
+    lengths, upstream = (torch.rand(len(rays), generator=generator(seed)) for seed in (6, 7))
+    ends = lengths.cumsum(0)
+    starts, ends, rays, densities, upstream, counts = (
+        x.to(device) for x in (ends - lengths, ends, rays, densities, upstream, counts)
+    )
+    packed = torch.stack([counts.cumsum(0) - counts, counts], dim=-1)
+    samples = RaySamples(rays, starts, ends, len(counts))
+    found = list[tuple[torch.Tensor, torch.Tensor]]()
+    for render in (
+        lambda values: weights_from_density(values, samples),
+        lambda values: nerfacc.render_weight_from_density(starts, ends, values, packed_info=packed)[0],
+    ):
+        values = densities.clone().requires_grad_()
+        weights = render(values)
+        found.append((weights.detach(), torch.autograd.grad(weights, values, upstream)[0]))
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
 
 
 @pytest.mark.parametrize("fault", [RuntimeError("Error building extension"), OSError("nvcc is of another version"), None])

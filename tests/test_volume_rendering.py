@@ -199,25 +199,6 @@ def test_packed_dense_and_nerfacc_weights_agree_with_their_gradients(generator):
         assert torch.allclose(gradient, gradients[0], atol=1e-6)
 
 
-@pytest.mark.nerfacc_cuda
-def test_packed_weights_are_nerfaccs_with_their_gradients(generator):
-    """On CUDA nerfacc, too, takes rays of different lengths one after another."""
-    densities, samples = ragged(generator(5))
-    starts, ends, rays = (x.cuda() for x in (samples.t_starts.float(), samples.t_ends.float(), samples.ray_indices))
-    upstream = torch.randn(len(densities), generator=generator(6)).cuda()
-    packed_on_cuda = RaySamples(rays, starts, ends, samples.n_rays)
-    found = list[tuple[torch.Tensor, torch.Tensor]]()
-    for render in (
-        lambda values: vr.weights_from_density(values, packed_on_cuda),
-        lambda values: nerfacc.render_weight_from_density(starts, ends, values, ray_indices=rays, n_rays=samples.n_rays)[0],
-    ):
-        values = densities.float().cuda().requires_grad_()
-        weights = render(values)
-        found.append((weights, torch.autograd.grad(weights, values, upstream)[0]))
-    for ours, theirs in zip(*found, strict=True):
-        assert torch.allclose(ours, theirs, atol=1e-5)
-
-
 def test_gradients_of_weights_and_sums(generator):
     densities, samples = ragged(generator(8))
     values = torch.rand(9, 2, generator=generator(9), dtype=torch.float64)

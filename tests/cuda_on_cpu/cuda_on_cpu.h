@@ -1,11 +1,17 @@
-// What CUDA source needs to be plain C++: no qualifiers, a single thread that takes every turn of a grid-stride loop, and tensors
-// that pass for ones on a device. It stands in for each of CUDA's headers, and for PyTorch's about CUDA.
+// What CUDA source needs to be plain C++: no qualifiers, blocks one after another, each a team of threads that wait for each
+// other where the kernel says so, and tensors that pass for ones on a device. It stands in for each of CUDA's headers, and for
+// PyTorch's about CUDA.
 #pragma once
 
 #include <algorithm>
+#include <barrier>
 #include <cmath>
 #include <cstdint>
+#include <functional>
+#include <iterator>
 #include <optional>
+#include <thread>
+#include <vector>
 
 #include <torch/library.h>
 #include <torch/types.h>
@@ -14,6 +20,7 @@
 #define __device__
 #define __global__
 #define __host__
+#define __shared__ static  // blocks come one after another
 
 using std::max;
 using std::min;
@@ -32,13 +39,44 @@ VECTORS(unsigned int, uint)
 
 struct dim3 {
     unsigned int x, y, z;
-    explicit dim3(unsigned int x) : x(x), y(1), z(1) {}
+    explicit dim3(unsigned int x = 1, unsigned int y = 1, unsigned int z = 1) : x(x), y(y), z(z) {}
 };
 
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 
-static const uint3 threadIdx{0, 0, 0}, blockIdx{0, 0, 0};
-static const dim3 blockDim(1), gridDim(1);
+inline thread_local uint3 threadIdx{0, 0, 0}, blockIdx{0, 0, 0};
+inline thread_local dim3 blockDim, gridDim;
+inline thread_local std::barrier<>* others = nullptr;  // of the block
+
+inline void __syncthreads() { others->arrive_and_wait(); }
+inline int cudaGetLastError() { return 0; }
+
+// A kernel as it is launched: called with its arguments, it runs every thread of every block.
+template <class Kernel>
+auto launched(Kernel kernel, dim3 blocks, dim3 threads) {
+    return [=](auto... arguments) {
+        for (unsigned int block = 0; block < blocks.x; ++block) {
+            std::barrier<> barrier(threads.x * threads.y);
+            std::vector<std::thread> team;
+            for (unsigned int number = 0; number < threads.x * threads.y; ++number) {
+                team.emplace_back([=, &barrier] {
+                    threadIdx = {number % threads.x, number / threads.x, 0};
+                    blockIdx = {block, 0, 0};
+                    blockDim = threads;
+                    gridDim = blocks;
+                    others = &barrier;
+                    kernel(arguments...);
+                    barrier.arrive_and_drop();  // whoever is done is waited for no more
+                });
+            }
+            for (auto& thread : team) thread.join();
+        }
+    };
+}
+
+namespace thrust {
+using std::make_reverse_iterator;
+}
 
 namespace at::cuda {
 struct CUDAStream {};

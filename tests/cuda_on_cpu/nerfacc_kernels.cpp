@@ -1,5 +1,7 @@
-// nerfacc's traversal of occupancy grids, whose source is made plain C++ beside this one, as operators on tensors of a CPU.
+// nerfacc's traversal of occupancy grids and its sums along packed rays, whose sources are made plain C++ beside this one, as
+// operators on tensors of a CPU.
 #include "grid.cpp"
+#include "scan.cpp"
 
 static std::vector<torch::Tensor> intersect(
     torch::Tensor origins, torch::Tensor directions, torch::Tensor boxes, double near, double far, double miss) {
@@ -21,4 +23,5 @@ static std::vector<torch::Tensor> traverse(
 TORCH_LIBRARY(nerfacc_on_cpu, library) {
     library.def("intersect", &intersect);
     library.def("traverse", &traverse);
+    library.def("exclusive_sum", &exclusive_sum);
 }
