@@ -109,10 +109,3 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The whole app in a process of its own, for the tests of its page and its API."""
     with served(tmp_path_factory.mktemp("app")) as server:
         yield server
-
-
-@pytest.fixture(scope="session")
-def shipped_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The same with no model but those that ship."""
-    with served(tmp_path_factory.mktemp("shipped"), as_shipped=True) as server:
-        yield server

@@ -25,11 +25,9 @@ ADVICE_SECONDS = 12.0  # that a notice stays; it stands in the result, too
 
 
 def show_stage(name: str) -> str:
-    """JavaScript that brings the stage into view as a run begins, where its top is below the controls or scrolled away."""
-    return f"""() => setTimeout(() => {{
-        const stage = document.getElementById("{id_of(name)}"), top = stage.getBoundingClientRect().top;
-        if (top < 0 || top > window.innerHeight / 2) stage.scrollIntoView({{behavior: "smooth"}});
-    }}, 100)"""
+    """On a phone the stage lies below the controls: JavaScript that brings it into view as a run begins."""
+    into_view = f'document.getElementById("{id_of(name)}").scrollIntoView({{behavior: "smooth"}})'
+    return f"() => {{ if (window.innerWidth < 900) setTimeout(() => {into_view}, 100) }}"
 
 
 def advise(settings: Settings) -> None:

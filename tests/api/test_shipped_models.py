@@ -10,7 +10,7 @@ import torch
 import trimesh
 from gradio_client import Client, handle_file
 from PIL import Image
-from serving import Served
+from serving import served
 
 from dreamtime.evaluation.geometry import Score, score
 from dreamtime.toybox.world import COLORS, Thing
@@ -22,11 +22,13 @@ THINGS = {"a red cube": Thing("cube", "red"), "a blue torus": Thing("torus", "bl
 
 
 @pytest.fixture(scope="module")
-def client(shipped_app: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """Of a server with no model but those that ship, which ends with these tests: it warms up beside whatever comes next."""
     downloads = str(tmp_path_factory.mktemp("downloads"))
-    client = Client(shipped_app.url, verbose=False, analytics_enabled=False, download_files=downloads)
-    yield client
-    client.close()
+    with served(tmp_path_factory.mktemp("shipped"), as_shipped=True) as app:
+        client = Client(app.url, verbose=False, analytics_enabled=False, download_files=downloads)
+        yield client
+        client.close()
 
 
 def mesh_of(path: str) -> Mesh:
