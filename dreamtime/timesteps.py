@@ -104,8 +104,8 @@ def timesteps_from_weight(weight: Float[Tensor, " T"], steps: int, t_min: int, t
     """t(i) = argmin_t' | sum_{t = t'..t_max} W(t) - i / N | for i = 1..N (DreamTime, Eq. 5).
 
     W is restricted to [t_min, t_max] and normalised there first; t_min = 0 and t_max = T - 1 give the paper's literal form.
-    The result never rises, and the time spent in a band is N times the band's weight. Of two equally near
-    sums the smaller t wins; where the weight is zero and the sum stands still, the t that brought it there.
+    The result never rises, and the time spent in a band is N times the band's weight. Of two equally near sums the smaller t
+    wins; where the weight is zero and the sum stands still, the t that brought it there.
     """
     restricted = weight[t_min : t_max + 1].double()
     if not bool(torch.isfinite(restricted).all() and restricted.sum() > 0):
