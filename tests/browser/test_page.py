@@ -54,11 +54,18 @@ def open_page(app: Served, browser: Browser) -> Iterator[Open]:
     assert [url for url in asked if not url.startswith((app.url, "data:", "blob:"))] == []
 
 
+def open_advanced(page: Page) -> None:
+    """Show the knobs. A few frames later Gradio (6.31) sets them all once more, to what they had before anybody typed."""
+    page.get_by_role("button", name=re.compile("Advanced")).locator("visible=true").click()
+    page.get_by_role("spinbutton", name=re.compile("^Steps")).locator("visible=true").wait_for()
+    page.evaluate("async () => { for (let i = 0; i < 5; i++) await new Promise(requestAnimationFrame) }")
+
+
 def start(page: Page, prompt: str, steps: int) -> None:
     """Type a prompt, choose the draft preset and that many steps, and press Generate."""
     page.get_by_label("Prompt", exact=True).fill(prompt)
     page.get_by_role("radio", name=re.compile("Draft")).check()
-    page.get_by_role("button", name=re.compile("Advanced")).click()
+    open_advanced(page)
     number = page.get_by_role("spinbutton", name=re.compile("^Steps")).first
     expect(number).to_have_value(str(DRAFT.steps))
     number.fill(str(steps))
@@ -67,10 +74,9 @@ def start(page: Page, prompt: str, steps: int) -> None:
 
 def asked(page: Page) -> dict[str, str]:
     """What the controls of a page ask for."""
-    advanced = page.get_by_role("button", name=re.compile("Advanced")).locator("visible=true")
     steps = page.get_by_role("spinbutton", name=re.compile("^Steps")).first
     if not steps.is_visible():
-        advanced.click()
+        open_advanced(page)
     return {
         "prompt": page.get_by_label("Prompt", exact=True).first.input_value(),
         "quality": page.locator(".dt-presets input:checked").first.input_value(),
@@ -207,7 +213,7 @@ def test_a_wrong_prompt_is_told_as_text(open_page: Open) -> None:
 def test_the_schedule_follows_its_settings_before_anything_runs(open_page: Open) -> None:
     page = open_page()
     curve = page.locator(".dt-schedule path.dt-t").first
-    page.get_by_role("button", name=re.compile("Advanced")).click()
+    open_advanced(page)
     for knob, value in (("m", "300"), ("t min", "900")):
         before = curve.get_attribute("d")
         page.get_by_label(knob, exact=knob == "m").first.fill(value)
@@ -253,7 +259,7 @@ def test_a_picture_shows_its_object_first_and_becomes_a_model(open_page: Open, t
     expect(page.get_by_alt_text("The object alone, as the model is shown it")).to_be_visible()
     expect(page.locator(".dt-notes")).to_have_text("background removed by its colours at the border")
     page.get_by_role("radio", name=re.compile("Draft")).locator("visible=true").check()
-    page.get_by_role("button", name=re.compile("Advanced")).locator("visible=true").click()
+    open_advanced(page)
     steps = page.get_by_role("spinbutton", name=re.compile("^Steps")).locator("visible=true")
     expect(steps).to_have_value(str(DRAFT.steps))
     steps.fill("8")
@@ -300,7 +306,7 @@ def test_what_is_no_picture_is_told_in_place_of_its_object(open_page: Open, tmp_
 def test_everything_that_can_be_set_has_a_name(open_page: Open, tab: str) -> None:
     page = open_page()
     page.get_by_role("tab", name=tab).click()
-    page.get_by_role("button", name=re.compile("Advanced")).locator("visible=true").click()
+    open_advanced(page)
     page.wait_for_timeout(2000)  # until the examples have got their names
     nameless = page.evaluate(
         """() => [...document.querySelectorAll("input, textarea, select, button")].filter(element =>
