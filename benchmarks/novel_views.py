@@ -30,7 +30,7 @@ from dreamtime.references import psnr
 from dreamtime.toybox.meanings import Description, answers, questions
 from dreamtime.toybox.novel_views import FIELD_OF_VIEW, Viewpoints, pictures_from, random_viewpoints
 from dreamtime.toybox.pictures import RESOLUTION, contact_sheet
-from dreamtime.toybox.world import Object, held_out_objects
+from dreamtime.toybox.world import Object, held_out, held_out_objects, twin
 from dreamtime.types import Cameras
 
 HERE = Path(__file__).parent
@@ -104,7 +104,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model, generator = Model(arguments.model), Generator().manual_seed(0)
     scorer = None if arguments.scorer == "none" else load_scorer(arguments.scorer)
-    decibels, errors, rows = list[float](), list[float](), list[Tensor]()
+    decibels, alone, errors, rows = list[float](), list[float](), list[float](), list[Tensor]()
     kinds, true_kinds = list[bool](), list[bool]()
     for number, what in enumerate(held_out_objects(arguments.objects)):
         viewpoints = random_viewpoints(1, 1 + ASKED, generator)
@@ -112,6 +112,7 @@ def main() -> None:
         cameras = viewpoints.cameras()
         views = model.imagined(truth[0], cameras[:1], cameras[1:], arguments.guidance, arguments.steps, number)
         decibels += [psnr(view, true) for view, true in zip(views, truth[1:], strict=True)]
+        alone += decibels[-ASKED:] if held_out(twin(what)) else []
         if scorer:
             kinds += kind_is_right(scorer, views, what)
             true_kinds += kind_is_right(scorer, truth[1:], what)
@@ -127,6 +128,7 @@ def main() -> None:
         "|---|---|",
         f"| PSNR, mean | {mean(decibels):.1f} dB |",
         f"| PSNR, median | {median(decibels):.1f} dB |",
+        f"| PSNR, mean of the {len(alone)} views of objects that no training saw under another name | {mean(alone):.1f} dB |",
         f"| kind right, by the scorer | {f'{mean(kinds):.1%}' if kinds else 'not judged'} |",
         f"| of the true pictures | {f'{mean(true_kinds):.1%}' if kinds else 'not judged'} |",
         f"| error of the estimated elevation, median | {median(errors):.0f} degrees |",

@@ -13,14 +13,14 @@ from torch import Generator, nn
 from dreamtime import regularizers
 from dreamtime.cameras import CameraRange
 from dreamtime.objectives import SELF_WEIGHTED, Asking
-from dreamtime.presets import REPRESENTATIONS, SHAPING, WEIGHTINGS, Settings, timetable
+from dreamtime.presets import REPRESENTATIONS, SHAPING, WEIGHTINGS, Settings, lowest_timestep_of, timetable
 from dreamtime.priors import loading
 from dreamtime.priors.options import PLAIN, Options
 from dreamtime.prompts import FLAWS, FLAWS_OF_SDS, VIEWS, Embed, checked_prompt, with_view
 from dreamtime.renderers import OccupancyGrid, VolumeRenderer, preview, sampler_of, training_renderer
 from dreamtime.representations import WHITE, Background, EnvironmentMap, NeRF, NeuS, parameter_groups, random_color, random_grey
 from dreamtime.shading import sample_light
-from dreamtime.timesteps import Timetable, lowest_timestep
+from dreamtime.timesteps import Timetable
 from dreamtime.types import (
     Cameras,
     DiffusionPrior,
@@ -150,7 +150,7 @@ def build_scene(settings: Settings, device: torch.device, generator: Generator) 
     shadings: dict[Shading, float] = {
         "albedo": settings.albedo_share,
         "textureless": settings.textureless_share,
-        "lambertian": 1 - settings.albedo_share - settings.textureless_share,
+        "lambertian": 1 - (settings.albedo_share + settings.textureless_share),
     }
     volume = VolumeRenderer(representation, sampler_of(occupancy))
     render = training_renderer(volume, occupancy, shadings, background, light)
@@ -208,6 +208,6 @@ def asking_of(settings: Settings, prior: DiffusionPrior, embed: Embed) -> Asking
         settings.guidance,
         settings.guidance_scale,
         WEIGHTINGS[settings.weighting],
-        t_min=lowest_timestep(len(prior.alphas_cumprod), settings.t_min),
+        t_min=lowest_timestep_of(settings, len(prior.alphas_cumprod)),
         image_residual=settings.image_residual,
     )

@@ -62,6 +62,12 @@ def describe(settings: Settings) -> str:
     )
 
 
+def as_words(prompt: str) -> int:
+    """About how many English words are as long to CLIP, which reads other letters one by one or in even smaller parts."""
+    foreign = sum(not character.isascii() for character in prompt)
+    return foreign + sum(any(map(str.isascii, word)) for word in prompt.split())
+
+
 def advice(settings: Settings) -> tuple[str, ...]:
     """What to know before such a run: what its prior is taken for, and whether its prompt can be read and understood."""
     taken: tuple[str, ...] = (
@@ -73,10 +79,10 @@ def advice(settings: Settings) -> tuple[str, ...]:
         taken += (f"The precision {settings.precision!r} is for GPUs: here the prior is asked in single precision.",)
     if settings.task == "image" and is_taken_for_zero123(settings.prior):
         taken += (TAKEN_FOR_ZERO123.format(short_name(settings.prior)),)
-    if len(settings.prompt.split()) > MANY_WORDS:
-        taken += (CUT_OFF,)
     if settings.task == "image" and settings.prompt and not settings.text_prior:
         return (*taken, "Nobody reads the prompt: beside a picture it needs a text prior, and none is chosen.")
+    if as_words(settings.prompt) > MANY_WORDS:
+        taken += (CUT_OFF,)
     return taken + embedded_advice(settings) if "toybox" in (settings.prior, settings.text_prior) else taken
 
 

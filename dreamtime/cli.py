@@ -26,6 +26,7 @@ import torch
 from tqdm import tqdm
 
 from dreamtime import __version__, beforehand, diffusion, image_to_3d, methods, objectives, preprocess, presets, runs
+from dreamtime.elevation import height_in_words
 from dreamtime.evaluation import command
 from dreamtime.priors import hub, options
 
@@ -138,7 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_image_command(image: argparse.ArgumentParser) -> None:
     """The picture, how its object is taken out of it, and what is said beside it."""
-    image.add_argument("picture", type=Path, help="PNG, JPEG, WebP, GIF, BMP or TIFF, as it comes from the camera")
+    image.add_argument("picture", type=Path, help=f"as it comes from the camera: {', '.join(preprocess.FORMATS)}")
     image.add_argument("--preset", default="standard", metavar="NAME", help="draft, standard or high (default standard)")
     image.add_argument(
         "--prior",
@@ -437,7 +438,7 @@ def image(arguments: argparse.Namespace) -> None:
         preprocess.save_reference(arguments.show_input, reference)
     if arguments.elevation is None:
         found = math.degrees(image_to_3d.estimated_elevation(settings, reference).elevation)
-        print(f"The picture seems to be taken from about {found:.0f} degrees above the horizon.", file=sys.stderr)
+        print(f"The picture seems to be taken from about {height_in_words(round(found, 0))}.", file=sys.stderr)
         settings = replace(settings, elevation=round(found, 1))
     run = runs.create_run(arguments.runs, settings, reference)
     with runs.attended(run):
@@ -583,7 +584,7 @@ def schedule(arguments: argparse.Namespace) -> None:
             )
             file.write("\n")
         else:
-            csv.writer(file).writerows([("i", "t"), *enumerate(drawn, start=1)])
+            csv.writer(file, lineterminator="\n").writerows([("i", "t"), *enumerate(drawn, start=1)])
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

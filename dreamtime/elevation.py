@@ -33,6 +33,11 @@ class Estimate:
     disagreement: dict[float, float]  # by elevation in radians; 0: they are the same picture
 
 
+def height_in_words(degrees: float) -> str:
+    """From how high, as one says it."""
+    return f"{abs(degrees):g} degrees {'below' if degrees < 0 else 'above'} the horizon"
+
+
 def denoised(
     predict: NoisePredictor, noise: Float[Tensor, "B C h w"], cameras: Cameras, alphas_cumprod: Float[Tensor, " T"], steps: int
 ) -> Float[Tensor, "B C h w"]:

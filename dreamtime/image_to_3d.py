@@ -35,12 +35,11 @@ from dreamtime.elevation import Estimate, estimate_elevation, from_above
 from dreamtime.generation import optimise
 from dreamtime.objectives import OBJECTIVES
 from dreamtime.preprocess import Reference
-from dreamtime.presets import PRESETS, WEIGHTINGS, Settings, one_of, preset, resolve_device
+from dreamtime.presets import PRESETS, WEIGHTINGS, Settings, lowest_timestep_of, one_of, preset, resolve_device
 from dreamtime.priors import loading
 from dreamtime.priors.hub import MODELS, on_this_disk, places_of
 from dreamtime.priors.room import out_of_memory
 from dreamtime.renderers import inwards
-from dreamtime.timesteps import lowest_timestep
 from dreamtime.toybox.novel_views import FIELD_OF_VIEW
 from dreamtime.types import (
     Cameras,
@@ -200,7 +199,7 @@ def compose(
     generator = Generator().manual_seed(settings.seed)
     scene = build_scene(settings, torch.device(settings.device), generator)
     table = timetable_of(settings, prior.alphas_cumprod)
-    t_min = lowest_timestep(len(prior.alphas_cumprod), settings.t_min)
+    t_min = lowest_timestep_of(settings, len(prior.alphas_cumprod))
     showing = Showing(prior, condition, settings.guidance_scale, WEIGHTINGS[settings.weighting], t_min)
     objective = OBJECTIVES[settings.objective](showing)
     if told is not None:

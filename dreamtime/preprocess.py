@@ -38,6 +38,7 @@ HEIC = (
     b"mif1",
     b"msf1",
 )  # brands of the format that telephones take photographs in
+TIFF = (b"II*\0", b"MM\0*")  # what such a file begins with, its bytes in either order
 MAX_PIXELS = 80_000_000  # below Pillow's own alarm
 MIN_SIDE = 16  # pixels
 MAX_ASPECT = 32  # long side over short side
@@ -131,6 +132,8 @@ def unknown_format(name: str, start: bytes) -> str:
         return f"The file {name} is a HEIC photograph: {known}, so export it as JPEG first."
     if b"<svg" in start.lower():
         return f"The file {name} is an SVG drawing: {known}, so export it as PNG first."
+    if start[:4] in TIFF:
+        return f"The file {name} is a TIFF of a kind that cannot be read here: save it with 8 or 16 bits, or as PNG."
     if b"\0" not in start and all(byte >= 32 or byte in b"\t\n\r\f" for byte in start):
         return f"The file {name} holds text, whatever its name says: {known}."
     return f"The file {name} is of no known format: {known}."
@@ -185,11 +188,13 @@ def turn_of(opened: Image.Image) -> Image.Transpose | None:
 def reduced(opened: Image.Image) -> Image.Image:
     """At most `LONG_SIDE` pixels long and eight bits deep; what is deeper is scaled, not cut."""
     if opened.mode in WHITES:
-        low, high = opened.getextrema()
-        if not np.isfinite([low, high]).all():
+        deep = opened.convert("F")  # Pillow's own extrema are not to be had of every mode, and pass over what is no number
+        seen = np.asarray(deep)
+        if not np.isfinite(seen).all():
             raise BadPicture("A picture of floating point numbers needs finite ones, and this one has others.")
+        high = seen.max()
         white = next((white for white in WHITES[opened.mode] if high <= white), high)
-        values = np.asarray(shrunk(opened.convert("F"))) * (255 / white)
+        values = np.asarray(shrunk(deep)) * (255 / white)
         return Image.fromarray((values + 0.5).clip(0, 255).astype(np.uint8))
     direct = opened.mode in ("L", "RGB", "CMYK", "LA", "RGBA") and "transparency" not in opened.info
     return shrunk(opened if direct else opened.convert("RGBA"))

@@ -44,6 +44,8 @@ SCHEDULES: dict[str, Callable[..., Timetable]] = {
     "fixed": timesteps.fixed,
     "custom": timesteps.custom,
 }
+LOWEST_SHARES = {"truncated-linear": timesteps.TRUNCATED_LINEAR_LOWEST_SHARE, "hifa": timesteps.HIFA_LOWEST_SHARE}
+"""Of T: where those schedules end that do not go as far as the others."""
 
 SHAPING = ("t_min", "t_max", "m", "s", "fixed_t", "table")
 """The settings that shape a schedule; each has those of them that it takes (`schedule_options`)."""
@@ -486,6 +488,11 @@ def timetable(name: str, alphas_cumprod: torch.Tensor, steps: int, **options: An
 def schedule_options(name: str) -> tuple[str, ...]:
     """The options that shape the schedule of that name, such as m and s."""
     return tuple(inspect.signature(SCHEDULES[name]).parameters)[2:]
+
+
+def lowest_timestep_of(settings: Settings, T: int) -> int:
+    """Where the range of a run's timesteps begins; of a schedule that has none, where that of others usually does."""
+    return timesteps.lowest_timestep(T, settings.t_min, LOWEST_SHARES.get(settings.schedule, timesteps.LOWEST_SHARE))
 
 
 def check_effect(schedule: str, given: Collection[str], spelled: Callable[[str], str] = str) -> None:

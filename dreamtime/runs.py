@@ -476,10 +476,7 @@ def deliver(run: Run) -> Result:
         text = load_checkpoint(run.checkpoint, scene.modules, {}, torch.Generator())
         with disk_errors():
             run.results.mkdir(exist_ok=True)
-            write_results(run, scene, int(text["step"]), float(text["seconds"]))
-        result = delivered(run)
-    assert result is not None
-    return result
+            return write_results(run, scene, int(text["step"]), float(text["seconds"]))
 
 
 def file_name(prompt: str) -> str:
@@ -487,7 +484,7 @@ def file_name(prompt: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", prompt.lower())[:40].strip("-") or "model"
 
 
-def write_results(run: Run, scene: Scene, steps: int, seconds: float) -> None:
+def write_results(run: Run, scene: Scene, steps: int, seconds: float) -> Result:
     """All files of a result, and `result.json`, which completes it, last."""
     started = time.monotonic()
     settings, name = run.settings, file_name(run.settings.prompt)
@@ -510,19 +507,26 @@ def write_results(run: Run, scene: Scene, steps: int, seconds: float) -> None:
     }
     summary = json.dumps({"statistics": statistics, "notes": extraction.notes}, indent=1)
     write_atomically(run.results / "result.json", lambda path: path.write_text(summary))
+    return read_result(run, summary)
+
+
+def read_result(run: Run, summary: str) -> Result:
+    """A result as its `result.json` tells it, with where its files lie."""
+    told, name = json.loads(summary), file_name(run.settings.prompt)
+    files = {kind: run.results / f"{name}{ending}" for kind, ending in FILES.items()}
+    return Result(told["statistics"]["steps"], files, told["statistics"], tuple(told["notes"]))
 
 
 def delivered(run: Run) -> Result | None:
     """The result that `deliver` last wrote, or None where there is none whole, or the run has gone on since."""
-    name = file_name(run.settings.prompt)
-    files = {kind: run.results / f"{name}{ending}" for kind, ending in FILES.items()}
     summary = run.results / "result.json"
-    if not summary.is_file() or not all(path.is_file() for path in files.values()):
+    if not summary.is_file():
         return None
     try:
-        told = json.loads(summary.read_text())
-        result = Result(told["statistics"]["steps"], files, told["statistics"], tuple(told["notes"]))
+        result = read_result(run, summary.read_text())
     except (ValueError, KeyError, TypeError):
+        return None
+    if not all(path.is_file() for path in result.files.values()):
         return None
     try:
         return result if steps_done(run) == result.steps else None

@@ -13,6 +13,8 @@ from torch import Generator, Tensor
 
 MAX_STEPS = 1_000_000
 LOWEST_SHARE = 0.02  # of T: where runs usually end
+TRUNCATED_LINEAR_LOWEST_SHARE = 0.2
+HIFA_LOWEST_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def truncated_linear(
     alphas_cumprod: Float[Tensor, " T"], steps: int, t_min: int | None = None, t_max: int | None = None
 ) -> Timetable:
     """`linear` that stops at t = 0.2 T (DreamTime, appendix B)."""
-    low, high = timestep_range(alphas_cumprod, t_min, t_max, default_low=0.2)
+    low, high = timestep_range(alphas_cumprod, t_min, t_max, default_low=TRUNCATED_LINEAR_LOWEST_SHARE)
     return linear(alphas_cumprod, steps, low, high)
 
 
@@ -215,7 +217,7 @@ def sigmoid(
 
 def hifa(alphas_cumprod: Float[Tensor, " T"], steps: int, t_min: int | None = None, t_max: int | None = None) -> Timetable:
     """t = t_max - (t_max - t_min) sqrt(i / N) with t_min = 0.3 T (HiFA)."""
-    low, high = timestep_range(alphas_cumprod, t_min, t_max, default_low=0.3)
+    low, high = timestep_range(alphas_cumprod, t_min, t_max, default_low=HIFA_LOWEST_SHARE)
     return fixed_table((high - (high - low) * progress(steps).sqrt()).round().long())
 
 

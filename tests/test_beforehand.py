@@ -120,6 +120,10 @@ def test_a_prompt_too_long_to_be_read_is_said_to_be(models: Path) -> None:
     readable = replace(asked(models / "sd"), prompt=" ".join(["very"] * MANY_WORDS))
     assert CUT_OFF not in advice(readable)
     assert CUT_OFF in advice(replace(readable, prompt=f"{readable.prompt} big"))
+    assert CUT_OFF not in advice(replace(readable, prompt="une élégante théière émaillée, décorée à la main"))
+    assert CUT_OFF in advice(replace(readable, prompt="一只戴着红色帽子的猫" * 6)), "a script without blanks"
+    alone = replace(image_preset("draft", "cpu", prompt=" ".join(["so"] * 100)), prior=EMBEDDED)
+    assert CUT_OFF not in advice(alone), "nobody reads it"
 
 
 @pytest.mark.parametrize(

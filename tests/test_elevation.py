@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dreamtime.cameras import angles_from_position
-from dreamtime.elevation import disagreement, estimate_elevation, from_above
+from dreamtime.elevation import disagreement, estimate_elevation, from_above, height_in_words
 from dreamtime.toybox.novel_views import FIELD_OF_VIEW, Viewpoints, pictures_from
 from dreamtime.toybox.world import Thing
 from dreamtime.types import Cameras
@@ -66,3 +66,10 @@ def test_finds_the_elevation_that_the_picture_was_taken_from(degrees):
     found = estimate_elevation(Oracle(), condition_at, overhead, (3, SIDE, SIDE), 1.0, candidates, steps=2)
     assert abs(math.degrees(found.elevation) - degrees) <= 5
     assert list(found.disagreement) == candidates
+
+
+@pytest.mark.parametrize(
+    ("degrees", "words"), [(12.5, "12.5 degrees above"), (-10.0, "10 degrees below"), (0.0, "0 degrees above")]
+)
+def test_a_height_is_said_as_people_say_it(degrees: float, words: str) -> None:
+    assert height_in_words(degrees) == f"{words} the horizon"

@@ -197,6 +197,18 @@ def test_a_damaged_checkpoint_is_begun_anew(settings: Settings, tmp_path: Path):
     assert [glance.step for glance in cells.read_curve(tmp_path)] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("curve", ["", "step,iou\n", "step,iou\n1,0.5\n"])
+def test_a_checkpoint_without_all_that_was_seen_is_begun_anew(settings: Settings, tmp_path: Path, curve: str):
+    """Its clock and its steps would be counted from another place than its scene stands at."""
+    dream, cost, _ = cells.begun(settings, tmp_path)
+    keep = cells.Glance(2, 0.5, torch.zeros(PREVIEWS, PREVIEW_RESOLUTION, PREVIEW_RESOLUTION, 3))
+    cells.keep(tmp_path, dream, cost, [replace(keep, step=1), keep])
+    assert [glance.step for glance in cells.begun(settings, tmp_path)[2]] == [1, 2]
+    (tmp_path / "curve.csv").write_text(curve)
+    assert cells.begun(settings, tmp_path)[2] == []
+    assert not (tmp_path / cells.CHECKPOINT).exists()
+
+
 def test_free_text_is_measured_without_a_truth(settings: Settings, tmp_path: Path):
     cells.measure(replace(settings, prompt="a corgi", steps=1), tmp_path)
     assert json.loads((tmp_path / "result.json").read_text())["measures"].keys() == {"watertight", "components"}

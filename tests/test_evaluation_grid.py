@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -138,6 +139,29 @@ def test_what_a_worker_objects_to_is_one_sentence(tmp_path: Path, thread: Execut
 
     with pytest.raises(EvaluationError, match=r"^The prior is not there\.$"):
         list(grid.work_through(tmp_path, plan(1, 1), Pretended(0, Odd("The prior", "is not there")), thread))
+
+
+def test_a_worker_without_memory_is_one_sentence(tmp_path: Path, thread: Executor):
+    for number, error in enumerate([MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory")]):
+        with pytest.raises(EvaluationError, match=r"^Out of memory: choose fewer workers, .* what is done is kept\.$"):
+            list(grid.work_through(tmp_path / str(number), plan(1, 1), Pretended(0, error), thread))
+    with pytest.raises(RuntimeError, match="something else"):
+        list(grid.work_through(tmp_path / "else", plan(1, 1), Pretended(0, RuntimeError("something else")), thread))
+
+
+def test_a_folder_is_held_by_one_command(tmp_path: Path):
+    with grid.held(tmp_path):
+        with pytest.raises(EvaluationError, match="Another evaluation works in"), grid.held(tmp_path):
+            pass
+    with grid.held(tmp_path):
+        pass
+
+
+def test_interrupts_are_heard_again_once_workers_have_started():
+    heard = signal.getsignal(signal.SIGINT)
+    with grid.deaf_to_interrupts():
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) == heard
 
 
 def test_a_dead_worker_is_one_sentence(tmp_path: Path, thread: Executor):

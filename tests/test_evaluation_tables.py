@@ -142,6 +142,17 @@ def test_there_is_a_row_per_cell(pretended: Path, scorer: Scorer):
     }  # fmt: skip
 
 
+def test_a_failed_run_of_free_text_has_no_overlap_either(tmp_path: Path, scorer: Scorer, monkeypatch: pytest.MonkeyPatch):
+    planned = [cell for cell in plan() if cell.prompt == PRETENDED[2]]
+    monkeypatch.setattr("pretended_evaluation.fails", lambda cell: cell.seed == 1)
+    for cell in planned:
+        pretend(cell, grid.folder_of(tmp_path, cell))
+    table = tables.results_table(tmp_path, planned, scorer, tables.texts_of(list(PRETENDED), scorer))
+    assert (table.failure != "").sum() == len(planned) / 2
+    assert "iou" not in table or table.iou.isna().all()
+    assert table.r_color.notna().all()
+
+
 def test_curves_have_a_row_per_glance_and_failed_runs_count_as_nothing(pretended: Path, scorer: Scorer):
     planned = plan()
     texts = tables.texts_of(list(dict.fromkeys(cell.prompt for cell in planned)), scorer)

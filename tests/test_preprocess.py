@@ -1,6 +1,7 @@
 import io
 import math
 import struct
+import subprocess
 import sys
 import types
 import zlib
@@ -175,6 +176,43 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(monkeypatch: pytest.M
     assert np.abs(np.asarray(picture.image).astype(int) - (10, 200, 90, 255)).max() <= 2
 
 
+PEAK = """
+import resource, sys
+from pathlib import Path
+from dreamtime.preprocess import BadPicture, read_picture
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "linux" else 1024**2)
+before = peak()
+try:
+    read_picture(Path(sys.argv[1]))
+except BadPicture:
+    pass
+print(peak() - before)
+"""
+"""By how many MB the memory of a process of its own has grown at most when it has read a picture."""
+
+LARGEST = (10_000, 8_000)  # as many pixels as are taken
+LARGE_FILES: dict[str, Callable[[], bytes]] = {
+    "colours": lambda: encoded(Image.new("RGB", LARGEST, (10, 200, 90))),
+    "palette": lambda: encoded(Image.new("P", LARGEST), transparency=0),
+    "deep": lambda: encoded(Image.new("I;16", LARGEST, 40_000)),
+    "animated": lambda: encoded(
+        Image.new("RGBA", LARGEST, "red"), save_all=True, append_images=[Image.new("RGBA", LARGEST, "blue")]
+    ),
+    "too many pixels": lambda: encoded(Image.new("1", (20_000, 20_000))),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the resource module")
+@pytest.mark.parametrize("kind", LARGE_FILES)
+def test_memory_stays_bounded_whatever_a_file_says(kind: str, tmp_path: Path):
+    file = tmp_path / "large.png"
+    file.write_bytes(LARGE_FILES[kind]())
+    assert file.stat().st_size < 10 * 2**20, "as small as what is taken from anybody"
+    told = subprocess.run([sys.executable, "-c", PEAK, str(file)], capture_output=True, text=True, check=True)
+    copies = 0.2 if kind == "too many pixels" else 4
+    assert int(told.stdout) < copies * 4 * LARGEST[0] * LARGEST[1] / 2**20, "in MB, against a copy of four bytes a pixel"
+
+
 def test_a_picture_that_fits_keeps_its_pixels_and_the_senders_stays_as_it_is():
     image = NOISE.copy()
     assert (pixels(image)[..., :3] == np.asarray(NOISE)).all()
@@ -275,6 +313,24 @@ def test_sixteen_bits_are_scaled_and_not_cut():
         assert (pixels(data)[..., 0] == np.floor(values / 257 + 0.5)).all()
         assert (pixels(data)[..., 3] == 255).all()
         assert read_picture(data).notes == ("brightness scaled to eight bits",)
+
+
+def test_sixteen_bits_come_in_either_order():
+    grey = np.linspace(0, 65_535, 64 * 32).reshape(32, 64).astype(">u2")
+    big_endian = Image.frombytes("I;16B", (64, 32), grey.tobytes())
+    assert (pixels(encoded(big_endian, "TIFF"))[..., 0] == np.floor(grey / 257 + 0.5)).all()
+
+
+def test_one_number_that_is_none_is_refused_wherever_it_stands():
+    numbers = np.full((32, 64), 0.5, np.float32)
+    numbers[20, 30] = np.nan
+    with pytest.raises(BadPicture, match="needs finite ones"):
+        read_picture(encoded(Image.fromarray(numbers), "TIFF"))
+
+
+def test_a_tiff_of_a_kind_that_nobody_reads_is_told_as_one():
+    with pytest.raises(BadPicture, match="a TIFF of a kind that cannot be read here"):
+        read_picture(b"MM\0*" + bytes(60))
 
 
 @pytest.mark.parametrize("top", [1.0, 255.0, 65535.0, 1e6])

@@ -200,6 +200,23 @@ def test_a_range_has_both_its_ends_and_nothing_beyond(name: str) -> None:
             replace(plain, **{name: kind(beyond)})
 
 
+@pytest.mark.parametrize("name", [name for name in presets.SCHEDULES if name not in ("fixed", "custom")])
+def test_where_a_schedule_ends_is_known_without_its_table(name: str) -> None:
+    """That of the dense schedules is where they arrive; one that is drawn may come as low."""
+    alphas_cumprod = stable_diffusion_alphas_cumprod()
+    for t_min in (None, 50):
+        settings = preset("draft", "cpu", prompt="a red cube", schedule=name, t_min=t_min)
+        lowest = int(presets.timetable(name, alphas_cumprod, 5000, t_min=t_min).low.min())
+        assert presets.lowest_timestep_of(settings, len(alphas_cumprod)) == pytest.approx(lowest, abs=2)
+
+
+@pytest.mark.parametrize(("albedo", "textureless"), [(0.8, 0.2), (0.9, 0.1), (0.67, 0.33), (0.55, 0.45), (1.0, 0.0)])
+def test_all_steps_may_go_without_the_light(albedo: float, textureless: float) -> None:
+    """These sums of shares are 1 exactly, but what two subtractions leave of 1 is less than nothing."""
+    settings = preset("draft", "cpu", prompt="a red cube", albedo_share=albedo, textureless_share=textureless)
+    assembly.build_scene(settings, torch.device("cpu"), torch.Generator())
+
+
 def test_what_does_not_shape_a_schedule_is_refused_by_the_name_that_it_has_there() -> None:
     presets.check_effect("uniform", ["t_min", "steps", "seed"])
     with pytest.raises(ValueError, match=r"^The schedule 'uniform' has no m: it takes t_min, t_max\.$"):

@@ -341,6 +341,16 @@ def test_a_result_from_before_a_run_went_on_is_not_shown_for_the_latest(tiny, tm
     assert runs.deliver(run).steps == tiny.steps
 
 
+def test_a_result_is_told_even_if_the_run_went_on_while_it_was_made(tiny, tmp_path, monkeypatch) -> None:
+    run = runs.create_run(tmp_path, tiny)
+    next(iter(runs.work(run)))
+    before = runs.steps_done(run)
+    monkeypatch.setattr(runs, "steps_done", lambda run: before + 1)
+    result = runs.deliver(run)
+    assert result.steps == before
+    assert all(path.is_file() for path in result.files.values())
+
+
 def test_a_corrupt_checkpoint_is_one_sentence(tiny, tmp_path) -> None:
     run = runs.create_run(tmp_path, tiny)
     list(runs.work(run, seconds=0.0))
@@ -582,8 +592,8 @@ def test_a_mesh_is_made_by_one_at_a_time(tiny, tmp_path, monkeypatch) -> None:
     run = runs.create_run(tmp_path, tiny)
     list(runs.work(run, seconds=0.0))
     written = []
-    monkeypatch.setattr(runs, "write_results", lambda run, *_: written.append(runs.mesh_is_made(run)))
-    monkeypatch.setattr(runs, "delivered", lambda run: runs.Result(1, {}, {}, ()))
+    made = runs.Result(1, {}, {}, ())
+    monkeypatch.setattr(runs, "write_results", lambda run, *_: written.append(runs.mesh_is_made(run)) or made)
     second = threading.Thread(target=runs.deliver, args=(run,))
     with runs.holding(run, runs.MESH):
         second.start()

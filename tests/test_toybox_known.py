@@ -1,3 +1,4 @@
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,11 @@ ALONE = Known(tuple(SOLIDS), ("red", "green", "yellow"), pairs=False)
 def test_unknown_words_are_named_once_and_in_order() -> None:
     assert unknown_words("A red dragon, on top of a DRAGON's blue castle!", ALL) == ["dragon", "s", "castle"]
     assert unknown_words("a photo of a yellow ice cream with a white wafer, back view", ALL) == []
+
+
+@pytest.mark.parametrize("prompt", ["लाल घन", "ลูกบาศก์ สีแดง", "cafe\u0301 rouge"])
+def test_words_keep_the_marks_on_their_letters(prompt: str) -> None:
+    assert unknown_words(prompt, ALL) == unicodedata.normalize("NFC", prompt).split()
 
 
 def test_what_was_not_shown_is_unknown_though_the_world_has_it() -> None:

@@ -8,6 +8,7 @@ nothing to extract is a result too: it failed, and says so.
 """
 
 import csv
+import io
 import json
 import math
 import re
@@ -162,6 +163,8 @@ def begun(settings: Settings, folder: Path) -> tuple[Dream, Cost, list[Glance]]:
     try:
         text = load_checkpoint(folder / CHECKPOINT, dream.scene.modules, {"optimizer": dream.optimizer}, dream.generator)
         seen = [glance for glance in read_curve(folder) if glance.step <= int(text["step"])]
+        if not seen or seen[-1].step != int(text["step"]):
+            raise damaged(folder)
         return dream, Cost(float(text["seconds"]), float(text["cpu_seconds"])), seen
     except (CorruptCheckpoint, EvaluationError):
         (folder / CHECKPOINT).unlink()
@@ -253,10 +256,12 @@ def read_solid(folder: Path) -> Solid:
 
 def write_curve(folder: Path, seen: Sequence[Glance]) -> None:
     """The glances: their numbers as a table, their pictures as a sheet with a row each."""
-    with (folder / "curve.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("step", "iou"), *((glance.step, glance.iou) for glance in seen)])
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([("step", "iou"), *((glance.step, glance.iou) for glance in seen)])
+    write_atomically(folder / "curve.csv", lambda path: path.write_text(table.getvalue(), encoding="utf-8"))
     if seen:
-        sheet([glance.views for glance in seen]).save(folder / "curve.png")
+        pictures = sheet([glance.views for glance in seen])
+        write_atomically(folder / "curve.png", lambda path: pictures.save(path, "PNG"))
 
 
 def read_curve(folder: Path) -> list[Glance]:

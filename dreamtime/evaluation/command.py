@@ -14,7 +14,7 @@ from tqdm import tqdm
 from dreamtime import beforehand
 from dreamtime.evaluation import SCORERS, TARGETS
 from dreamtime.evaluation.prompt_sets import TOYBOX, prompts_of
-from dreamtime.presets import SCHEDULES, Settings, resolve_device, resolve_prior
+from dreamtime.presets import SCHEDULES, SHAPING, Settings, resolve_device, resolve_prior, schedule_options
 from dreamtime.toybox.known import unknown_words
 
 VARIED = {"prompt", "schedule", "steps", "seed", "prior", "device"}  # have options of their own
@@ -57,7 +57,11 @@ def changed_setting(text: str) -> tuple[str, Any]:
         if kind is str or get_origin(kind) is Literal:
             return name, value
         if get_origin(kind) is tuple:
-            return name, tuple(get_args(kind)[0](part) for part in value.split(",")) if value else ()
+            found = tuple(get_args(kind)[0](part) for part in value.split(",")) if value else ()
+            if get_args(kind)[-1] is not Ellipsis and len(found) != len(get_args(kind)):
+                pair = f"expected {len(get_args(kind))} numbers with commas between for {name}, got {value!r}"
+                raise argparse.ArgumentTypeError(pair)
+            return name, found
         return name, float(value) if kind is float else int(value)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected a number for {name}, got {value!r}") from None
@@ -91,6 +95,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("scorer", judges, default="toybox", metavar="NAME")
     option("workers", "runs at a time (default: one per core, one on a GPU)", type=int, metavar="N")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def check_effect(schedules: Sequence[str], given: Sequence[str]) -> None:
+    """Raise ValueError if a setting that somebody gave shapes none of those schedules."""
+    taken = {option for schedule in schedules for option in schedule_options(schedule)}
+    if idle := sorted(set(given) & set(SHAPING) - taken):
+        raise ValueError(f"Of the schedules {', '.join(schedules)} none has {idle[0]}, so it would change nothing.")
 
 
 def command_line(arguments: argparse.Namespace) -> str:
@@ -152,6 +163,7 @@ def evaluate(arguments: argparse.Namespace, tell: Callable[[str], object]) -> Pa
     prior, _ = resolve_prior(arguments.prior, device)
     common = {"name": arguments.preset, "device": device, "prior": prior, **dict(arguments.set)}
     planned = grid.plan(prompts, arguments.schedules, arguments.steps or [None], arguments.seeds, **common)
+    check_effect(arguments.schedules, [name for name, _ in arguments.set])
     workers = grid.checked_workers(arguments.workers, planned[0].device)
     beforehand.check_ingredients(planned[0])
     scorer = scorers.load_scorer(arguments.scorer, planned[0].device)
@@ -159,6 +171,7 @@ def evaluate(arguments: argparse.Namespace, tell: Callable[[str], object]) -> Pa
     grid.open_folder(arguments.out, planned[0], grid.derived_from_steps(**common))
     for line in lines:
         tell(line)
-    run_left(arguments.out, planned, workers, arguments.quiet)
-    made = {"made by": command_line(arguments), "on": f"{datetime.now(timezone.utc):%Y-%m-%d}", "judge": scorer.name}
-    return report.write_report(arguments.out, planned, scorer, made, arguments.targets).page
+    with grid.held(arguments.out):
+        run_left(arguments.out, planned, workers, arguments.quiet)
+        made = {"made by": command_line(arguments), "on": f"{datetime.now(timezone.utc):%Y-%m-%d}", "judge": scorer.name}
+        return report.write_report(arguments.out, planned, scorer, made, arguments.targets).page

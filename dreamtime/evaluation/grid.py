@@ -23,12 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from dreamtime.checkpoints import write_atomically
 from dreamtime.evaluation.cells import CELL, EvaluationError
 from dreamtime.presets import Settings, preset, settings_to_dict
 from dreamtime.priors.folders import PICKLES
 from dreamtime.priors.hub import on_this_disk, places_of
+from dreamtime.priors.room import out_of_memory
 
 Work = Callable[[Settings, Path], None]
 """What is done for a cell: its settings, and the folder that holds a `result.json` afterwards."""
@@ -128,6 +130,16 @@ def open_folder(root: Path, cell: Settings, derived: Collection[str] = ()) -> No
     write_atomically(path, lambda temporary: temporary.write_text(json.dumps(common, indent=1), encoding="utf-8"))
 
 
+@contextmanager
+def held(root: Path) -> Iterator[None]:
+    """The folder of an evaluation, for one command alone; raises `EvaluationError` while another one works there."""
+    try:
+        with FileLock(root / "lock", timeout=0):
+            yield
+    except Timeout:
+        raise EvaluationError(f"Another evaluation works in {root}: wait for its end, or choose another folder.") from None
+
+
 def cores() -> int:
     """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -158,6 +170,20 @@ def become_worker() -> None:
 
 
 @contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Processes that start inside pass over an interrupt from their first moment, before `become_worker` says so."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is None:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
 def processes(workers: int) -> Iterator[Executor]:
     """Fresh processes of one thread each; if the block is left early, they end with it, at work or not."""
     others = set(multiprocessing.active_children())
@@ -178,12 +204,19 @@ def one_sentence(work: Work, cell: Settings, folder: Path) -> None:
         work(cell, folder)
     except ValueError as error:
         raise EvaluationError(str(error)) from None
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise EvaluationError(
+            "Out of memory: choose fewer workers, fewer views or a lower resolution; what is done is kept."
+        ) from None
 
 
 def work_through(root: Path, cells: Sequence[Settings], work: Work, executor: Executor) -> Iterator[Settings]:
     """Do the cells that are not done; each is yielded as soon as it is, in whatever order. Raises `EvaluationError`."""
     open_cells = [cell for cell in cells if not is_done(root, cell)]
-    futures = {executor.submit(one_sentence, work, cell, folder_of(root, cell)): cell for cell in open_cells}
+    with deaf_to_interrupts():
+        futures = {executor.submit(one_sentence, work, cell, folder_of(root, cell)): cell for cell in open_cells}
     try:
         for future in as_completed(futures):
             future.result()

@@ -237,5 +237,6 @@ def write_report(
     (root / "summary.md").write_text(markdown_summary(summary), encoding="utf-8")
     pictures = charts.write_figures(root / "plots", results, curves, summary)
     text = page(root, cells, results, summary, pictures, made)
-    write_atomically(report.page, lambda path: path.write_text(text, encoding="utf-8"))
+    # A file's name need not be text, and the page tells it.
+    write_atomically(report.page, lambda path: path.write_text(text, encoding="utf-8", errors="backslashreplace"))
     return report

@@ -31,7 +31,7 @@ from dreamtime.toybox.world import Thing
 
 AROUND: tuple[View, ...] = ("front", "side", "back")
 FAILED = {"iou": 0.0, "iou_scaled": 0.0}
-"""What a run is worth that diverged or left nothing to see."""
+"""What a run is worth that diverged or left nothing to see, where there is a truth to hold it against."""
 
 
 # -- what a scorer says
@@ -180,7 +180,8 @@ def results_table(root: Path, cells: Sequence[Settings], scorer: Scorer, texts: 
         row = {**cell_columns(cell), "group": group_of(cell.prompt), "failure": result["failure"]}
         if features is None:
             wrong = [f"{attribute}_right" for attribute in questions_of(cell.prompt)]
-            row |= FAILED | dict.fromkeys(wrong + retrievals(texts.prompts), 0.0)
+            missed = FAILED if truth_of(cell.prompt) else {}
+            row |= missed | dict.fromkeys(wrong + retrievals(texts.prompts), 0.0)
         else:
             row |= result["measures"] | judged(features, cell.prompt, texts)
         rows.append(row | result["cost"])

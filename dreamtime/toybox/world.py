@@ -5,6 +5,7 @@ A thing stands centred, upright along z, its front towards +x (azimuth 0), insid
 
 import hashlib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -286,8 +287,10 @@ def vocabulary(kinds: Iterable[str] = KINDS, colors: Iterable[str] = COLORS, pai
 
 
 def words_of(text: str) -> list[str]:
-    """The text's words in lower case, without punctuation."""
-    return re.findall(r"[^\W_]+", text.lower())
+    """The text's words in lower case, without punctuation; marks belong to the letters that they stand on."""
+    composed = unicodedata.normalize("NFC", text.lower())
+    spaced = [sign if sign.isalnum() or unicodedata.category(sign) in ("Mn", "Mc") else " " for sign in composed]
+    return "".join(spaced).split()
 
 
 def kinds_named(caption: str) -> list[str]:

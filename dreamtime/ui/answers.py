@@ -10,6 +10,7 @@ from gradio.route_utils import get_request_origin
 from PIL import Image
 
 from dreamtime import beforehand, runs
+from dreamtime.elevation import height_in_words
 from dreamtime.runs import Result, Run
 from dreamtime.ui.driver import drive
 from dreamtime.ui.server import Server
@@ -25,7 +26,7 @@ def notes(run: Run, made: Result) -> list[str]:
 def stream(server: Server, run: Run) -> Iterator[tuple[Any, ...]]:
     """Work on a run and deliver it, as the outputs of `/text_to_3d` and `/image_to_3d`; the last ones are complete."""
     rest = (gr.skip(),) * 5
-    taken = f", the picture taken from {run.settings.elevation:g} degrees above" if run.settings.task == "image" else ""
+    taken = f", the picture taken from {height_in_words(run.settings.elevation)}" if run.settings.task == "image" else ""
     told = ". ".join([f"preparing{taken}", *beforehand.advice(run.settings)])
     with runs.attended(run):
         step = runs.steps_done(run)

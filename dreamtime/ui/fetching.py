@@ -1,10 +1,12 @@
 """Pictures given by their address: fetched in bounded memory and time, from public hosts alone.
 
 Gradio would read whatever an address sends to its end before anybody could look at it: what it bounds are uploads. The hosts
-are checked as it does, by `safehttpx`: no address of this machine or of the network around it is asked.
+are checked as it does, by `safehttpx`, and then for what that lets through: no address of this machine or of the networks
+around it is asked.
 """
 
 import asyncio
+import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +22,7 @@ from dreamtime.preprocess import BadPicture
 MAX_BYTES = 10 * 2**20  # of a picture, however it comes
 MAX_SECONDS = 30.0  # until its last byte
 MAX_REDIRECTS = 5
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def check_bytes(count: int) -> None:
@@ -34,6 +37,35 @@ def name_in(url: str) -> str:
     return "picture" if name in ("", "..") else strip_invalid_filename_characters(name)
 
 
+def is_wrapped(address: ipaddress.IPv6Address) -> bool:
+    """Whether an address of IPv6 leads to one of IPv4, which may be anywhere."""
+    return address in NAT64 or address.sixtofour is not None or address.teredo is not None
+
+
+async def public_address(host: str) -> str:
+    """Where a host lies, if that is for everybody to ask; raises ValueError for any other host.
+
+    Not so are the networks of carriers and clouds (100.64.0.0/10), where these keep what they know of their machines.
+    """
+    address = ipaddress.ip_address(await safehttpx.async_validate_url(host))
+    if not address.is_global or (isinstance(address, ipaddress.IPv6Address) and is_wrapped(address)):
+        raise ValueError(f"The host {host} is not a public one.")
+    return str(address)
+
+
+class Verified(httpx.AsyncHTTPTransport):
+    """Asks that one address, under the name and the port of the request; safehttpx's own leaves out the port, and Punycode."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__()
+        self.address = address
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        request.extensions = {**request.extensions, "sni_hostname": request.url.raw_host.decode("ascii")}
+        request.url = request.url.copy_with(host=self.address)
+        return await super().handle_async_request(request)
+
+
 @asynccontextmanager
 async def answer_of(url: str) -> AsyncIterator[httpx.Response]:
     """The answer of a public host, its body not yet read; raises ValueError for any other host."""
@@ -41,7 +73,7 @@ async def answer_of(url: str) -> AsyncIterator[httpx.Response]:
     if not host:
         raise ValueError("An address has a host.")
     trusted = safehttpx.matches_domain_whitelist(host, PUBLIC_HOSTNAME_WHITELIST)
-    transport = None if trusted else safehttpx.AsyncSecureTransport(await safehttpx.async_validate_url(host))
+    transport = None if trusted else Verified(await public_address(host))
     # What is compressed may be of any size when it is not: a picture has no need of it.
     headers = {"Accept-Encoding": "identity"}
     async with (

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from dreamtime import presets, runs
+from dreamtime.elevation import height_in_words
 from dreamtime.image_to_3d import ELEVATION, EMBEDDED, foreground_ratio
 from dreamtime.preprocess import load_reference
 from dreamtime.runs import Run
@@ -107,8 +108,7 @@ def connect_examples(tab: PictureTab, server: Server) -> None:
 
 def found_in_words(degrees: float) -> Any:
     """What was found, under the slider."""
-    where = f"{abs(degrees):.0f}° {'below' if degrees < 0 else 'above'} the horizon"
-    words = f"Found: about {where}. It is an estimate: move the slider if you know better."
+    words = f"Found: about {height_in_words(round(degrees, 0))}. It is an estimate: move the slider if you know better."
     return gr.HTML(f'<p class="dt-found" role="status">{words}</p>', visible=True)
 
 

@@ -5,6 +5,7 @@ nothing else on this disk is ever opened.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -75,7 +76,8 @@ class Words:
         """As settings; raises ValueError."""
         prior = resolved(one_of("text prior", str(self.prior), PRIOR_NAMES)) if self.prior else ""
         prompt = short_text("prompt", "" if self.prompt is None else self.prompt)
-        within("text weight", weight := real("text weight", self.weight), *RANGES["text_weight"])
+        weight = 1.0 if self.weight is None else real("text weight", self.weight)
+        within("text weight", weight, *RANGES["text_weight"])
         return {"prompt": prompt, "text_prior": prior, "text_weight": weight} if prompt else {}
 
 
@@ -91,10 +93,10 @@ class PictureBox(gr.Image, metaclass=WithoutStub):  # type: ignore[misc]
     async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
         if not is_http_url_like(url_or_file_path):
             return await super().async_move_resource_to_block_cache(url_or_file_path)
-        if here := uploaded_here(str(url_or_file_path)):
+        url = str(url_or_file_path)
+        if here := uploaded_here(url):
             return await super().async_move_resource_to_block_cache(here)
         with one_sentence():
-            url = str(url_or_file_path)
             path = save_bytes_to_cache(await fetched(url), name_in(url), self.GRADIO_CACHE)
         self.temp_files.add(path)
         return path
@@ -111,8 +113,11 @@ def picture_box(**options: Any) -> PictureBox:
 
 def uploaded_here(url: str) -> str | None:
     """The file behind the address that this server gave to one that was uploaded, as MCP clients send it; else None."""
-    path = Path(unquote(urlsplit(url).path.partition(f"{API_PREFIX}/file=")[2]))
-    return str(path) if path.is_relative_to(get_upload_folder()) and in_upload_folder(path) and path.is_file() else None
+    with suppress(ValueError):  # what is no address is refused where it is fetched
+        path = Path(unquote(urlsplit(url).path.partition(f"{API_PREFIX}/file=")[2]))
+        if path.is_relative_to(get_upload_folder()) and in_upload_folder(path) and path.is_file():
+            return str(path)
+    return None
 
 
 def in_upload_folder(path: Path) -> bool:

@@ -43,7 +43,7 @@ def test_a_picture_streams_and_ends_with_everything(client: Client, picture: Pat
     job = client.submit(handle_file(picture), seed=3, elevation=12.5, **SHORT)
     stream = [dict(zip(OUTPUTS, said, strict=True)) for said in job]
     first, last = stream[0], stream[-1]
-    assert first["status"] == "preparing, the picture taken from 12.5 degrees above"
+    assert first["status"] == "preparing, the picture taken from 12.5 degrees above the horizon"
     assert {said["run_id"] for said in stream} == {first["run_id"]}
     assert (last["step"], last["status"], last["seed"]) == (3, "finished", 3)
     assert Path(last["mesh"]).read_bytes()[:4] == b"glTF"

@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 import pytest
 import safehttpx
+from gradio.route_utils import API_PREFIX
 from stand_in import photograph
 
 from dreamtime.preprocess import BadPicture
@@ -77,11 +78,11 @@ def public(monkeypatch: pytest.MonkeyPatch) -> Iterator[Public]:
     public.url = f"http://pictures.example:{server.server_port}"
 
     async def validated(host: str) -> str:
-        if not host.endswith("pictures.example"):
+        if not host.endswith(("pictures.example", "münchen.example")):
             raise ValueError(f"Hostname {host} failed validation")
         return "127.0.0.1"
 
-    monkeypatch.setattr(safehttpx, "async_validate_url", validated)
+    monkeypatch.setattr(fetching, "public_address", validated)
     yield public
     server.shutdown()
     server.server_close()
@@ -90,7 +91,14 @@ def public(monkeypatch: pytest.MonkeyPatch) -> Iterator[Public]:
 def test_a_picture_comes_as_it_was_sent(public: Public) -> None:
     public.files["/ball.png"] = bytes(range(256)) * 100
     assert asyncio.run(fetched(f"{public.url}/ball.png?size=2")) == public.files["/ball.png"]
-    assert public.asked == [("pictures.example", "/ball.png?size=2")]
+    assert public.asked == [(public.url.removeprefix("http://"), "/ball.png?size=2")]
+
+
+def test_a_host_is_asked_by_its_name_in_ascii_and_its_port(public: Public) -> None:
+    public.files["/ball.png"] = b"a ball"
+    port = public.url.rpartition(":")[2]
+    asyncio.run(fetched(f"http://münchen.example:{port}/ball.png"))
+    assert public.asked == [(f"xn--mnchen-3ya.example:{port}", "/ball.png")]
 
 
 def test_a_picture_may_have_as_many_bytes_as_an_upload_and_not_one_more(public: Public) -> None:
@@ -126,7 +134,8 @@ def test_where_an_address_points_to_is_followed_by_name(public: Public) -> None:
     public.files["/ball.png"] = b"a ball"
     other = public.url.replace("pictures", "other.pictures")
     assert asyncio.run(fetched(f"{public.url}/to/{other}/to//ball.png")) == b"a ball"
-    assert [host for host, _ in public.asked] == ["pictures.example", "other.pictures.example", "other.pictures.example"]
+    names = [host.partition(":")[0] for host, _ in public.asked]
+    assert names == ["pictures.example", "other.pictures.example", "other.pictures.example"]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +154,19 @@ def test_what_leads_to_no_picture_is_one_sentence(public: Public, path: str, sen
 
 
 @pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:1/ball.png", "http://localhost/", "http://", "http://[", "http://10.0.0.1/a.png"]
+    "url",
+    [
+        "http://127.0.0.1:1/ball.png",
+        "http://localhost/",
+        "http://",
+        "http://[",
+        "http://10.0.0.1/a.png",
+        "http://100.100.100.200/a.png",
+        "http://100.64.0.1/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://[2002:7f00:1::]/",
+        "http://[64:ff9b::7f00:1]/",
+    ],
 )
 def test_no_address_of_this_network_is_asked(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def nowhere(host: str) -> list[str]:
@@ -180,6 +201,9 @@ def test_the_box_of_a_picture_fetches_and_keeps_it_among_the_uploads(
     assert Path(path).read_bytes() == public.files["/ball.png"]
     assert Path(path).is_relative_to(tmp_path / "uploads")
     assert box.temp_files == {path}, "so that it is swept away with them"
+    for nowhere in ("http://[", "http://a]b/", f"http://127.0.0.1{API_PREFIX}/file={tmp_path / 'uploads'}/%00"):
+        with pytest.raises(gr.Error, match="must be that of a public host"):
+            asyncio.run(box.async_move_resource_to_block_cache(nowhere))
     with pytest.raises(gr.Error, match="at most 10 MB") as told:
         asyncio.run(box.async_move_resource_to_block_cache(f"{public.url}/more.png"))
     assert not told.value.print_exception

@@ -52,6 +52,8 @@ def test_words_count_only_where_there_are_any() -> None:
     assert (told.prompt, told.text_prior, told.text_weight) == ("a red cube", "toybox", 2)
     for nothing in (None, "", "  "):
         assert made(words=Words(nothing, "toybox", 2)) == made()
+    assert made(words=Words("", "toybox", None)) == made(), "an emptied field is the usual weight"
+    assert made(words=Words("a red cube", "toybox", None)) == made(words=Words("a red cube", "toybox", 1.0))
 
 
 @pytest.mark.parametrize("nobody", [None, ""])
