@@ -131,7 +131,8 @@ def main() -> None:
         strips.append(pictures / f"{name.replace(' ', '-')}-{arguments.preset}-{settings.steps}-{arguments.seed}.png")
         key = {"object": name, **{field: str(value) for field, value in kept.items()}}
         todo.append((key, one_run, (settings, what, strips[-1])))
-    rows = completed(table, FIELDS, todo, arguments.workers)
+    asked_about = {key["object"] for key, _, _ in todo}
+    rows = [row for row in completed(table, FIELDS, todo, arguments.workers) if row["object"] in asked_about]
     arguments.output.with_suffix(".md").write_text(summary(rows), encoding="utf-8")
     images = [Image.open(strip) for strip in strips]
     half = (len(images) + 1) // 2
