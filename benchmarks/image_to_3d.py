@@ -75,11 +75,14 @@ def one_run(settings: Settings, what: Object, picture: Path) -> dict[str, str]:
 
 
 def never_seen(count: int) -> list[Object]:
-    """The first of the published test set that the model can not have seen under another name either.
+    """The first of the published test set that the model cannot have seen under another name either.
 
-    Its first trainings had not yet held out what looks the same (`world.twin`).
+    Its trainings had not yet held out what looks the same (`world.twin`). Raises ValueError for more than there are.
     """
-    return [what for what in held_out_objects() if held_out(twin(what))][:count]
+    unseen = [what for what in held_out_objects() if held_out(twin(what))]
+    if not 1 <= count <= len(unseen):
+        raise ValueError(f"There are {len(unseen)} such objects, so {count} cannot be had.")
+    return unseen[:count]
 
 
 def summary(rows: list[dict[str, str]]) -> str:

@@ -42,8 +42,8 @@ TAKEN_FOR_ZERO123 = (
 
 MANY_WORDS = 55  # with the view's and the marks at both ends, about the 77 tokens that CLIP reads
 CUT_OFF = (
-    f"The prompt has more than {MANY_WORDS} words: CLIP reads about so many, and what is beyond them is cut off, the words for"
-    " the view first of all."
+    f"The prompt is longer than about {MANY_WORDS} English words: CLIP reads no more, and what is beyond them is cut off, the"
+    " words for the view first of all."
 )
 
 PLASTER = (

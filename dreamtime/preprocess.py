@@ -188,13 +188,13 @@ def turn_of(opened: Image.Image) -> Image.Transpose | None:
 def reduced(opened: Image.Image) -> Image.Image:
     """At most `LONG_SIDE` pixels long and eight bits deep; what is deeper is scaled, not cut."""
     if opened.mode in WHITES:
-        deep = opened.convert("F")  # Pillow's own extrema are not to be had of every mode, and pass over what is no number
-        seen = np.asarray(deep)
-        if not np.isfinite(seen).all():
+        deep = opened.convert("F")  # of other modes the extrema are not always to be had
+        kept = np.asarray(shrunk(deep))
+        if not np.isfinite(kept).all():  # what is no number makes none of what it is blended with
             raise BadPicture("A picture of floating point numbers needs finite ones, and this one has others.")
-        high = seen.max()
+        _, high = deep.getextrema()
         white = next((white for white in WHITES[opened.mode] if high <= white), high)
-        values = np.asarray(shrunk(deep)) * (255 / white)
+        values = kept * (255 / white)
         return Image.fromarray((values + 0.5).clip(0, 255).astype(np.uint8))
     direct = opened.mode in ("L", "RGB", "CMYK", "LA", "RGBA") and "transparency" not in opened.info
     return shrunk(opened if direct else opened.convert("RGBA"))

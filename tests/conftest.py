@@ -45,6 +45,7 @@ REQUIREMENTS: dict[str, tuple[bool, str]] = {
     "compiler": (bool(COMPILER), "there is no C++ compiler"),
     "tinycudann": (CUDA and find_spec("tinycudann") is not None, "there is no CUDA device or no tinycudann"),
     "posix": (os.name == "posix", "asks whether a process is there, as only POSIX can tell"),
+    "linux": (Path("/proc/self/status").exists(), "asks how much memory a process has held, as Linux tells it"),
     "gltf_validator": (finds_validator(), "Node does not find the package gltf-validator"),
     "browser": (CHROMIUM is not None, "there is no Chromium on the path"),
 }

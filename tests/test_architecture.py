@@ -59,7 +59,7 @@ WRAPPED_BY: dict[str, set[str]] = {
         "toybox.tiny_vae",
     },
     "fast_simplification": {"meshes"},
-    "filelock": {"runs"},
+    "filelock": {"runs", "evaluation.grid"},
     "gradio": {"ui", "app"},
     "gradio_client": {"ui", "app"},
     "httpx": {"ui.fetching"},

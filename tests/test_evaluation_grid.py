@@ -9,10 +9,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -164,6 +165,19 @@ def test_interrupts_are_heard_again_once_workers_have_started():
     assert signal.getsignal(signal.SIGINT) == heard
 
 
+def test_workers_start_where_interrupts_are_passed_over(tmp_path: Path):
+    class Noting(ThreadPoolExecutor):
+        heard: ClassVar[list[object]] = []
+
+        def submit(self, *work: Any, **options: Any) -> Future:
+            self.heard.append(signal.getsignal(signal.SIGINT))
+            return super().submit(*work, **options)
+
+    with Noting(1) as executor:
+        list(grid.work_through(tmp_path, plan(1, 1), Pretended(), executor))
+    assert set(Noting.heard) == {signal.SIG_IGN}
+
+
 def test_a_dead_worker_is_one_sentence(tmp_path: Path, thread: Executor):
     with pytest.raises(EvaluationError, match=r"A worker has died.*fewer workers"):
         list(grid.work_through(tmp_path, plan(1, 1), Pretended(0, BrokenProcessPool()), thread))
@@ -186,6 +200,7 @@ def test_workers_are_processes_of_one_thread(tmp_path: Path):
 ENDLESS = """
 import os, sys, time
 from pathlib import Path
+from typing import Any, ClassVar
 from dreamtime.evaluation import grid
 
 def endless(place):

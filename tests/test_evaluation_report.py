@@ -192,7 +192,8 @@ def test_one_schedule_and_free_text_alone_make_a_report(tmp_path: Path):
     for cell in cells:
         pretend(cell, grid.folder_of(tmp_path, cell))
     scorer = load_scorer(str(write_tiny_scorer(tmp_path / "scorer")))
-    made = write_report(tmp_path, cells, scorer, {})
+    made = write_report(tmp_path, cells, scorer, {"made by": "python -m dreamtime evaluate --prompts caf\udce9.txt"})
+    assert r"caf\udce9.txt" in made.page.read_text(encoding="utf-8"), "a file's name need not be text"
     told = json.loads(made.summary.read_text())
     assert told["versus"] == []
     assert told["truth"] == {}

@@ -22,6 +22,11 @@ def test_words_keep_the_marks_on_their_letters(prompt: str) -> None:
     assert unknown_words(prompt, ALL) == unicodedata.normalize("NFC", prompt).split()
 
 
+@pytest.mark.parametrize("prompt", ["a red cube \u2764\ufe0f", "a red \u2764\ufe0fcube", "\u0301 a red cube"])
+def test_a_mark_on_no_letter_is_no_word(prompt: str) -> None:
+    assert unknown_words(prompt, ALL) == []
+
+
 def test_what_was_not_shown_is_unknown_though_the_world_has_it() -> None:
     assert unknown_words("a red cube on top of a green mushroom", ALONE) == ["on", "top", "mushroom"]
     assert unknown_words("a red cube on top of a green mushroom", ALL) == []

@@ -133,11 +133,15 @@ def open_folder(root: Path, cell: Settings, derived: Collection[str] = ()) -> No
 @contextmanager
 def held(root: Path) -> Iterator[None]:
     """The folder of an evaluation, for one command alone; raises `EvaluationError` while another one works there."""
+    lock = FileLock(root / "lock")
     try:
-        with FileLock(root / "lock", timeout=0):
-            yield
+        lock.acquire(timeout=0)
     except Timeout:
         raise EvaluationError(f"Another evaluation works in {root}: wait for its end, or choose another folder.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def cores() -> int:
@@ -171,7 +175,7 @@ def become_worker() -> None:
 
 @contextmanager
 def deaf_to_interrupts() -> Iterator[None]:
-    """Processes that start inside pass over an interrupt from their first moment, before `become_worker` says so."""
+    """On POSIX, processes that start inside pass over an interrupt from their first moment, before `become_worker` says so."""
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or before is None:
         yield

@@ -286,11 +286,16 @@ def vocabulary(kinds: Iterable[str] = KINDS, colors: Iterable[str] = COLORS, pai
     return sorted({word for phrase in phrases for word in words_of(phrase.replace("{thing}", ""))})
 
 
+VARIATION_SELECTORS = range(0xFE00, 0xFE10)  # marks that nobody sees, of how a sign is to be drawn
+
+
 def words_of(text: str) -> list[str]:
     """The text's words in lower case, without punctuation; marks belong to the letters that they stand on."""
-    composed = unicodedata.normalize("NFC", text.lower())
-    spaced = [sign if sign.isalnum() or unicodedata.category(sign) in ("Mn", "Mc") else " " for sign in composed]
-    return "".join(spaced).split()
+    kept = [" "]
+    for sign in unicodedata.normalize("NFC", text.lower()):
+        is_mark = unicodedata.category(sign) in ("Mn", "Mc") and ord(sign) not in VARIATION_SELECTORS
+        kept.append(sign if sign.isalnum() or (is_mark and kept[-1] != " ") else " ")
+    return "".join(kept).split()
 
 
 def kinds_named(caption: str) -> list[str]:

@@ -22,7 +22,6 @@ from dreamtime.preprocess import BadPicture
 MAX_BYTES = 10 * 2**20  # of a picture, however it comes
 MAX_SECONDS = 30.0  # until its last byte
 MAX_REDIRECTS = 5
-NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def check_bytes(count: int) -> None:
@@ -37,18 +36,15 @@ def name_in(url: str) -> str:
     return "picture" if name in ("", "..") else strip_invalid_filename_characters(name)
 
 
-def is_wrapped(address: ipaddress.IPv6Address) -> bool:
-    """Whether an address of IPv6 leads to one of IPv4, which may be anywhere."""
-    return address in NAT64 or address.sixtofour is not None or address.teredo is not None
-
-
 async def public_address(host: str) -> str:
     """Where a host lies, if that is for everybody to ask; raises ValueError for any other host.
 
-    Not so are the networks of carriers and clouds (100.64.0.0/10), where these keep what they know of their machines.
+    Not so are the networks of carriers and clouds (100.64.0.0/10), where these keep what they know of their machines, those of
+    a site, and addresses of IPv6 that stand for one of IPv4, which may be anywhere.
     """
     address = ipaddress.ip_address(await safehttpx.async_validate_url(host))
-    if not address.is_global or (isinstance(address, ipaddress.IPv6Address) and is_wrapped(address)):
+    hidden = isinstance(address, ipaddress.IPv6Address) and (address.is_site_local or address.sixtofour is not None)
+    if hidden or not address.is_global:
         raise ValueError(f"The host {host} is not a public one.")
     return str(address)
 
@@ -69,7 +65,7 @@ class Verified(httpx.AsyncHTTPTransport):
 @asynccontextmanager
 async def answer_of(url: str) -> AsyncIterator[httpx.Response]:
     """The answer of a public host, its body not yet read; raises ValueError for any other host."""
-    host = httpx.URL(url).host
+    host = httpx.URL(url).raw_host.decode("ascii")  # as it is asked by: looked up by another spelling it may be another one
     if not host:
         raise ValueError("An address has a host.")
     trusted = safehttpx.matches_domain_whitelist(host, PUBLIC_HOSTNAME_WHITELIST)
@@ -77,7 +73,7 @@ async def answer_of(url: str) -> AsyncIterator[httpx.Response]:
     # What is compressed may be of any size when it is not: a picture has no need of it.
     headers = {"Accept-Encoding": "identity"}
     async with (
-        httpx.AsyncClient(transport=transport, headers=headers) as client,
+        httpx.AsyncClient(transport=transport, headers=headers, timeout=None) as client,
         client.stream("GET", url, follow_redirects=False) as answer,
     ):
         yield answer

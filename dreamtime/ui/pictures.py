@@ -76,7 +76,7 @@ class Words:
         """As settings; raises ValueError."""
         prior = resolved(one_of("text prior", str(self.prior), PRIOR_NAMES)) if self.prior else ""
         prompt = short_text("prompt", "" if self.prompt is None else self.prompt)
-        weight = 1.0 if self.weight is None else real("text weight", self.weight)
+        weight = Words.weight if self.weight is None else real("text weight", self.weight)
         within("text weight", weight, *RANGES["text_weight"])
         return {"prompt": prompt, "text_prior": prior, "text_weight": weight} if prompt else {}
 

@@ -54,7 +54,7 @@ def test_a_prompt_that_nobody_reads_is_told_first_and_last(client: Client, pictu
     stream = list(client.submit(handle_file(picture), prompt="a red dragon", text_prior=None, **SHORT))
     first, last = (dict(zip(OUTPUTS, said, strict=True)) for said in (stream[0], stream[-1]))
     assert first["status"].endswith(
-        "above. Nobody reads the prompt: beside a picture it needs a text prior, and none is chosen."
+        "above the horizon. Nobody reads the prompt: beside a picture it needs a text prior, and none is chosen."
     )
     assert any(note.startswith("Nobody reads the prompt") for note in last["statistics"]["notes"])
 

@@ -16,7 +16,7 @@ from stand_in import photograph
 
 from dreamtime.preprocess import BadPicture
 from dreamtime.ui import fetching
-from dreamtime.ui.fetching import MAX_BYTES, fetched, name_in
+from dreamtime.ui.fetching import MAX_BYTES, fetched, name_in, public_address
 from dreamtime.ui.pictures import picture_box
 
 
@@ -78,7 +78,7 @@ def public(monkeypatch: pytest.MonkeyPatch) -> Iterator[Public]:
     public.url = f"http://pictures.example:{server.server_port}"
 
     async def validated(host: str) -> str:
-        if not host.endswith(("pictures.example", "münchen.example")):
+        if not host.endswith(("pictures.example", "xn--mnchen-3ya.example")):
             raise ValueError(f"Hostname {host} failed validation")
         return "127.0.0.1"
 
@@ -161,10 +161,7 @@ def test_what_leads_to_no_picture_is_one_sentence(public: Public, path: str, sen
         "http://",
         "http://[",
         "http://10.0.0.1/a.png",
-        "http://100.100.100.200/a.png",
-        "http://100.64.0.1/",
         "http://[::ffff:127.0.0.1]/",
-        "http://[2002:7f00:1::]/",
         "http://[64:ff9b::7f00:1]/",
     ],
 )
@@ -175,6 +172,18 @@ def test_no_address_of_this_network_is_asked(url: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(safehttpx, "async_resolve_hostname_google", nowhere)
     with pytest.raises(BadPicture, match="must be that of a public host"):
         asyncio.run(fetched(url))
+
+
+@pytest.mark.parametrize("host", ["100.100.100.200", "100.64.0.1", "2002:7f00:1::", "fec0::1"])
+def test_what_only_seems_public_is_none(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def itself(host: str) -> str:
+        return host
+
+    monkeypatch.setattr(safehttpx, "async_validate_url", itself)
+    with pytest.raises(ValueError, match="is not a public one"):
+        asyncio.run(public_address(host))
+    assert asyncio.run(public_address("8.8.8.8")) == "8.8.8.8"
+    assert asyncio.run(public_address("2606:4700:4700::1111")) == "2606:4700:4700::1111"
 
 
 @pytest.mark.parametrize(
