@@ -8,6 +8,7 @@ from PIL import Image
 from stand_in import photograph, write_stand_in
 
 from dreamtime.cli import main
+from dreamtime.elevation import height_in_words
 
 SMALL = ["--steps", "2", "--views", "1", "--resolution", "16", "--representation", "feature-grid", "--device", "cpu", "--quiet"]
 
@@ -80,7 +81,7 @@ def test_the_elevation_is_estimated_when_asked_for_and_told(
     out, err = capsys.readouterr()
     (told,) = [line for line in err.splitlines() if line.startswith("The picture seems to be taken from about")]
     found = settings_in(tmp_path / "runs")["elevation"]
-    assert f" {found:.0f} degrees" in told
+    assert f"taken from about {height_in_words(round(found, 0))}." in told
     assert found in (-10, 0, 10, 20, 30, 40, 50)
     assert json.loads(out)["steps"] == 2
 
