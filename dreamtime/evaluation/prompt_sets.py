@@ -61,9 +61,7 @@ def prompts_of(source: str) -> list[str]:
         if not count.isdecimal() or not 10 <= int(count) <= most:
             raise ValueError(f"Of {name} between 10 and {most} prompts can be had, got {count!r}.")
         if name == "toybox:heldout" and int(count) % 5:
-            raise ValueError(
-                f"Of {name} 10, 15, and so on up to {most} prompts can be had, shared out as all are, got {count!r}."
-            )
+            raise ValueError(f"Of {name} 10, 15, 20 and so on up to {most} prompts can be had, got {count!r}.")
         objects = held_out_objects(int(count)) if name == "toybox:heldout" else training_objects(int(count))
         return [what.caption for what in objects]
     return prompts_of_file(Path(source))
