@@ -84,6 +84,11 @@ def write_glb(path: Path, textured: TexturedMesh, extras: Mapping[str, object]) 
     write_bytes(path, trimesh.exchange.gltf.export_glb(scene, include_normals=True, tree_postprocessor=complete))
 
 
+def radius_of_glb(path: Path) -> float:
+    """Radius of a ball about the middle of a GLB's model that holds all of it, in scene units."""
+    return float(trimesh.load_scene(path).scale) / 2  # that of its box's diagonal
+
+
 def _v_up(uv: Float[Tensor, "V 2"]) -> Float[Tensor, "V 2"]:
     """Texture coordinates counted from the last row, as OBJ and trimesh do."""
     return torch.stack([uv[:, 0], 1 - uv[:, 1]], dim=-1)

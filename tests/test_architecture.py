@@ -88,6 +88,7 @@ WRAPPED_BY: dict[str, set[str]] = {
         "toybox.models",
         "toybox.scorer",
         "toybox.denoiser",
+        "toybox.reading",
         "toybox.train",
         "toybox.train_zero123",
         "toybox.training",

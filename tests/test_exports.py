@@ -94,6 +94,13 @@ def test_the_glb_stands_upright_and_faces_the_viewer(files: exports.MeshFiles):
     assert loaded.volume > 0
 
 
+def test_the_radius_of_a_glb_is_that_of_a_ball_that_holds_it(textured: meshes.TexturedMesh, files: exports.MeshFiles):
+    radius = exports.radius_of_glb(files.glb)
+    low, high = textured.positions.amin(0), textured.positions.amax(0)
+    assert radius == pytest.approx((high - low).norm().item() / 2, rel=1e-4)
+    assert (textured.positions - (low + high) / 2).norm(dim=1).max() <= radius
+
+
 def test_the_glb_shows_each_part_in_its_colour(files: exports.MeshFiles):
     loaded = only_mesh(files.glb)
     colors = loaded.visual.to_color().vertex_colors[:, :3].astype(int)

@@ -15,21 +15,25 @@ from dreamtime.priors.camera_embedding import CameraEmbedding, poses_of
 from dreamtime.prompts import View
 from dreamtime.toybox import denoiser, models
 from dreamtime.toybox.denoiser import Denoiser
+from dreamtime.toybox.reading import Reading
 from dreamtime.toybox.training import HIDING_FROM, Training
 
 
-def test_a_distraction_is_one_more_word_of_letters(generator: Callable[[int], Generator]):
+def test_a_distraction_is_one_more_word_often_of_another_script(generator: Callable[[int], Generator]):
     draw, caption = generator(0), "a red cube, front view"
-    places = set()
-    for _ in range(60):
-        words = denoiser.distracted(caption, draw).split(" ")
+    places, latin, tokenizer = set(), list[bool](), models.build_tokenizer()
+    for _ in range(200):
+        distracted = denoiser.distracted(caption, draw)
+        words = distracted.split(" ")
         (place,) = [i for i, word in enumerate(words) if word not in caption.split(" ")]
         assert " ".join(words[:place] + words[place + 1 :]) == caption
-        assert words[place].isalpha()
-        assert words[place].islower()
         assert 3 <= len(words[place]) <= 8
+        latin.append(words[place].isascii())
+        assert not latin[-1] or (words[place].isalpha() and words[place].islower())
         places.add(place)
+        assert len(tokenizer(distracted).input_ids) < models.MAX_TOKENS
     assert places == {0, 1, 2, 3, 4}
+    assert 0.4 < sum(latin) / len(latin) < 0.6
 
 
 def test_captions_tell_the_view_they_are_given_or_leave_out_everything(generator: Callable[[int], Generator]):
@@ -64,14 +68,14 @@ AROUND = poses_of(turntable(40, 8))
 def numbered() -> Denoiser:
     """A network, and forty pictures of which each is its own number."""
     tokenizer, scheduler = models.build_tokenizer(), models.build_scheduler()
-    live = nn.ModuleDict({"unet": Faint(), "text_encoder": models.build_text_encoder(tokenizer)})
+    live = nn.ModuleDict({"unet": Faint(), "text_encoder": models.build_text_encoder(tokenizer), "reading": Reading()})
     latents = torch.arange(40)[:, None, None, None].expand(-1, 4, 16, 16).half()
     worded = ["a red cube", "a box"] * 8 + ["a blue ball"] * 12 + ["a green car"] * 12
     return Denoiser(live, tokenizer, scheduler, latents, worded, ["side"] * 40, AROUND)
 
 
 def plan(**asked: Any) -> Training:
-    none = dict.fromkeys(("vae_steps", "tiny_vae_steps", "lesson_steps", "steps", "seed"), 0)
+    none = dict.fromkeys(("vae_steps", "tiny_vae_steps", "reading_steps", "lesson_steps", "steps", "seed"), 0)
     known = {**none, "pictures": 40, "vae_batch": 16, "tiny_vae_batch": 32, "batch": 600}
     every = tuple(range(1, len(denoiser.LESSONS) + 1))
     return Training(**{"lessons": every, **known, **asked}, learning_rate=1e-3)
@@ -113,6 +117,20 @@ def test_a_training_knows_the_other_side_of_each_picture(numbered: Denoiser, ask
     assert strange[told].unique().tolist() == pytest.approx([denoiser.STRANGER_SHARE])
     assert chance[told].unique().tolist() == pytest.approx([denoiser.TURNED_SHARE])
     assert not chance[~told].any(), "all are seen from the side: no caption tells one from the other"
+
+
+def test_reading_is_taught_to_the_text_encoder_alone_and_goes_on_beside_the_pictures(numbered: Denoiser, tmp_path: Path):
+    def now() -> dict[str, torch.Tensor]:
+        return {name: value.clone() for name, value in numbered.live.state_dict().items()}
+
+    begun = now()
+    denoiser.teach_reading(numbered, tmp_path, plan(reading_steps=2, batch=4))
+    taught = now()
+    changed = {name.split(".")[0] for name, value in taught.items() if not torch.equal(value, begun[name])}
+    assert changed == {"text_encoder", "reading"}
+    assert not any(parameter.grad is not None for parameter in numbered.live["unet"].parameters())
+    denoiser.train_denoiser(numbered, tmp_path, plan(steps=2, batch=8))
+    assert not torch.equal(now()["reading.names.weight"], taught["reading.names.weight"])
 
 
 def test_where_no_camera_is_told_noise_turns_what_the_caption_tells_the_side_of(numbered: Denoiser, asked: Asked):

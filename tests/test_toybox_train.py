@@ -13,6 +13,8 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Generator
+from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from dreamtime.cameras import sample_cameras
 from dreamtime.priors.camera_embedding import NUMBERS, CameraEmbedding
@@ -41,7 +43,7 @@ NO_SAMPLES: Callable[..., None] = lambda *_: None  # noqa: E731 (a stand-in)
 
 
 def run(folder: Path, output: Path, *more: str, lessons: str = "--lesson-steps 2 --lessons 2 7") -> None:
-    few = f"--pictures 64 --vae-steps 2 --tiny-vae-steps 2 {lessons} --steps 2".split()
+    few = f"--pictures 64 --vae-steps 2 --tiny-vae-steps 2 --reading-steps 2 {lessons} --steps 2".split()
     train.main(["--work", str(folder), "--output", str(output), *few, "--seed", "3", "--device", "cpu", *more])
 
 
@@ -103,7 +105,7 @@ def test_stopping_and_resuming_gives_the_same_weights(trained: Path, tmp_path: P
     monkeypatch.setattr(training, "save_checkpoint", save_and_stop)
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 1)
     stages = [path.stem for path in (trained.parent / "work").glob("*.safetensors") if (path.with_suffix(".csv")).exists()]
-    assert {"vae", "tiny-vae", "lesson-2", "denoiser"} <= set(stages)
+    assert {"vae", "tiny-vae", "reading", "lesson-2", "denoiser"} <= set(stages)
     for _ in stages:
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "work", tmp_path / "out")
@@ -188,6 +190,30 @@ def test_from_one_of_fewer_words_only_the_new_ones_begin_anew(trained: Path, mon
     assert torch.equal(embedded, as_before)
 
 
+def test_from_one_of_fewer_layers_the_text_reads_as_before_and_the_new_ones_can_learn(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+):
+    old = StableDiffusionPipeline.from_pretrained(trained, local_files_only=True)
+    build, layers = models.build_text_encoder, old.text_encoder.config.num_hidden_layers
+
+    def deeper(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+        config = build(tokenizer).config
+        config.num_hidden_layers = layers + 2
+        return CLIPTextModel(config)
+
+    monkeypatch.setattr(models, "build_text_encoder", deeper)
+    begun = train.initial_denoiser(trained)["text_encoder"]
+    tokens = old.tokenizer("a red cube next to a blue cone", padding="max_length", return_tensors="pt").input_ids
+    embedded = begun(tokens)[0]
+    with torch.no_grad():
+        assert torch.equal(embedded, old.text_encoder(tokens)[0])
+    (embedded * torch.randn(embedded.shape, generator=Generator().manual_seed(0))).sum().backward()
+    learning = [layer for layer in begun.modules() if isinstance(layer, CLIPEncoderLayer)]
+    assert len(learning) == layers + 2
+    for layer in learning:
+        assert min(last.weight.grad.abs().max() for last in (layer.mlp.fc2, layer.self_attn.out_proj)) > 1e-3
+
+
 def test_a_training_on_solids_sees_them_alone_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     shown: list[str] = []
     train_denoiser = train.train_denoiser
@@ -207,7 +233,7 @@ def test_a_training_on_solids_sees_them_alone_and_says_so(tmp_path: Path, monkey
     assert 10 < len(shown) < 80
     assert all(len(kinds_named(caption)) == 1 and kinds_named(caption)[0] in SOLIDS for caption in shown)
     assert read_known(tmp_path / "out") == Known(tuple(SOLIDS), tuple(COLORS), pairs=False)
-    told = "UNet:\n  lessons 1, 2 on azimuths (`denoiser.LESSONS`), 2 steps each, then"  # no pairs
+    told = "then lessons 1, 2 on azimuths (`denoiser.LESSONS`), 2 steps each, then"  # no pairs
     assert told in (tmp_path / "out/README.md").read_text()
 
 
@@ -267,7 +293,7 @@ def test_a_tiny_vae_is_kept_where_there_is_one_for_the_same_latents(
 
 def test_a_training_of_no_steps_writes_what_it_began_with(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(train, "sample_sheet", NO_SAMPLES)
-    none = "--vae-steps 0 --tiny-vae-steps 0 --steps 0".split()
+    none = "--vae-steps 0 --tiny-vae-steps 0 --reading-steps 0 --steps 0".split()
     run(tmp_path / "work", tmp_path / "out", "--start", str(trained), *none, lessons="")
     for path in (path.relative_to(trained) for path in trained.rglob("*.safetensors")):
         before, after = load_file(trained / path), load_file(tmp_path / "out" / path)

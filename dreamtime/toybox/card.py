@@ -7,6 +7,8 @@ from dreamtime.toybox.denoiser import (
     CAMERA_DROPOUT,
     CAPTION_DROPOUT,
     DISTRACTION,
+    PAIRS_AS_OFTEN,
+    READING_WEIGHT,
     STRANGER_SHARE,
     TURNED_SHARE,
     UNTOLD_TURNED_SHARE,
@@ -53,6 +55,13 @@ def steps_in_words(training: Training, log: Path) -> str:
     )
 
 
+def reading_in_words(training: Training) -> str:
+    """What the text encoder learnt of captions before it was shown pictures, if it did."""
+    if not training.reading_steps:
+        return ""
+    return f"{training.reading_steps:,} steps of reading exercises for the text encoder alone (`toybox.reading`), then "
+
+
 def lessons_in_words(training: Training, given: tuple[int, ...]) -> str:
     """What came before all pictures at once, if anything did."""
     if not given:
@@ -70,20 +79,27 @@ def write_card(
     given: tuple[int, ...],
 ) -> None:
     """README.md with data, steps, losses, sample sheet and limits; the loss curves are copied beside it."""
-    stages = {"vae": training.vae_steps, "tiny-vae": training.tiny_vae_steps, "denoiser": training.steps}
+    stages = {
+        "vae": training.vae_steps,
+        "tiny-vae": training.tiny_vae_steps,
+        "reading": training.reading_steps,
+        "denoiser": training.steps,
+    }
     for stage in (name for name, steps in stages.items() if steps):
         shutil.copyfile(work / f"{stage}.csv", folder / f"{stage}-loss.csv")
     synonyms = "; ".join(f"{name}: {', '.join(KINDS[name].synonyms)}" for name in kinds if KINDS[name].synonyms)
     pairs = f", and pairs of the first {len(SOLIDS)} kinds ({' or '.join(RELATIONS)} one another)"
-    often = " Pairs are shown twice as often." if len(kinds) == len(KINDS) else ""
+    more_pairs = f" Pairs are shown {PAIRS_AS_OFTEN} times as often." if len(kinds) == len(KINDS) else ""
     more = ', many with a second colour ("a green mushroom with a white stem")' + pairs if len(kinds) == len(KINDS) else ""
     part = "" if len(kinds) == len(KINDS) else f" Of these the UNet was shown the {shown:,} of one solid alone."
     which = " ".join(map(str, training.lessons))
+    reading = f" --reading-steps {training.reading_steps}" if training.reading_steps else ""
     lessons = f" --lessons {which} --lesson-steps {training.lesson_steps}" if training.lesson_steps else ""
     start = f" --start {training.start}" if training.start else ""
     start += "" if len(kinds) == len(KINDS) else " --objects solids"
     began = f" It began from the weights in `{training.start}`." if training.start else ""
     sizes = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in parameters.items())
+    unet = reading_in_words(training) + lessons_in_words(training, given) + steps_in_words(training, work / "denoiser.csv")
     folder.joinpath("README.md").write_text(f"""---
 license: apache-2.0
 library_name: diffusers
@@ -107,21 +123,22 @@ measured on a CPU, offline, against shapes that are known exactly.
   camera, ambient share 0.3 to 0.6 (10 % without shading); a random shade of grey behind.
 * **Captions.** "a red cube, front view" and other wordings ({synonyms}; "a photo of", "a 3d model of", "a toy:"); some
   leave the colour open, {VIEW_DROPOUT:.0%} the view ({UNTOLD_VIEW_DROPOUT:.0%} where nothing else tells it),
-  {DISTRACTION:.0%} hold a meaningless word, {CAPTION_DROPOUT:.0%} are empty for the unconditional branch.{often}
+  {DISTRACTION:.0%} hold a meaningless word, {CAPTION_DROPOUT:.0%} are empty for the unconditional branch.{more_pairs}
 * **Cameras.** {1 - CAMERA_DROPOUT:.0%} of the pictures also tell the camera as numbers: azimuth, elevation, and how large the
   object appears (`dreamtime.priors.camera_embedding`), of which a network of two layers makes what is added to the timestep's
   embedding, as in MVDream, and another what is added to each word. From t = {HIDING_FROM} up some noise hides the object from
   another side ({TURNED_SHARE:.0%}; {UNTOLD_TURNED_SHARE:.0%} where the caption alone tells the side), or another object
   ({STRANGER_SHARE:.0%} where the camera is told), so that what is told has to be heeded (`training.perhaps_another`). The
   embedding lies beside the pipeline, in `camera_embedding`; diffusers leaves it alone and asks as if nothing were told.
-* **Parts.** {sizes}. VAE of factor 4, UNet on 16x16x4 latents, word-level CLIP tokenizer, two-layer text encoder
-  trained together with the UNet. The tiny VAE, in the layout of TAESD, knows the same latents and makes fewer sums; a step that
-  compares images decodes by it. Kept in half precision.
+* **Parts.** {sizes}. VAE of factor 4, UNet on 16x16x4 latents, word-level CLIP tokenizer, four-layer text encoder
+  trained together with the UNet, and beside it to name what new captions tell (`toybox.reading`; {READING_WEIGHT:g} times the
+  loss of that is part of the final one). The tiny VAE, in the layout of TAESD, knows the same latents and makes fewer sums; a
+  step that compares images decodes by it. Kept in half precision.
 * **Training.**{began} {vae_in_words(training, work / "vae.csv")} {tiny_vae_in_words(training, work / "tiny-vae.csv")} UNet:
-  {lessons_in_words(training, given)}{steps_in_words(training, work / "denoiser.csv")} Curves: `*-loss.csv`.
+  {unet} Curves: `*-loss.csv`.
   Seed {training.seed}.
 * **Made again by** `python -m dreamtime.toybox.train --work FOLDER --pictures {training.pictures}
-  --vae-steps {training.vae_steps} --tiny-vae-steps {training.tiny_vae_steps}{lessons} --steps {training.steps}
+  --vae-steps {training.vae_steps} --tiny-vae-steps {training.tiny_vae_steps}{reading}{lessons} --steps {training.steps}
   --batch {training.batch} --learning-rate {training.learning_rate:g} --seed {training.seed}{start}`. It resumes where it
   stopped.
 

@@ -1,6 +1,7 @@
 """How the embedded model's UNet and text encoder learn: v-prediction (Salimans & Ho 2022) on captions and told cameras.
 
-First may come lessons on azimuths, which are not learnt otherwise, then all pictures.
+First may come exercises in reading captions, without pictures, and lessons on azimuths, which are not learnt otherwise; then
+all pictures, and reading beside them.
 """
 
 import copy
@@ -34,6 +35,7 @@ from dreamtime.toybox.world import kinds_named
 
 log = logging.getLogger(__name__)
 
+PAIRS_AS_OFTEN = 3  # how many times as often as anything else a pair is shown
 CAPTION_DROPOUT = 0.12  # the share of captions replaced by "", which trains the unconditional branch
 CAMERA_DROPOUT = 0.4  # the share of pictures of whose camera nothing is told beyond the caption's view
 VIEW_DROPOUT = 0.4  # the share of captions without their view where the camera is told, which leaves the azimuth to it
@@ -44,6 +46,11 @@ STRANGER_SHARE = 0.35  # of the same hide another object
 UNTOLD_TURNED_SHARE = 0.3  # of those where the caption alone tells from which side hide the object from elsewhere
 LESSON_TURNED_SHARE = 0.6  # as TURNED_SHARE, in lessons
 LESSON_STRANGER_SHARE = 0.1
+LATIN = range(ord("a"), ord("z") + 1)
+SCRIPTS = (range(0x3B1, 0x3C9), range(0x430, 0x450), range(0x905, 0x939), range(0x4E00, 0x9FA0), range(0x1F300, 0x1F600))
+"""Letters of Greek, Russian and Hindi, Chinese characters, emoji: the tokenizer makes bytes of all that is not a known word."""
+READING_WEIGHT = 0.02  # of the reading exercises beside the mean square error of v
+READING_RATE = 1e-3  # the highest learning rate of the exercises before the pictures
 ALIKE = 100  # pictures to choose a stranger from, before the most similar backgrounds
 
 
@@ -69,12 +76,21 @@ from back of what shows it least."""
 # -- words
 
 
+def meaningless_word(generator: Generator) -> str:
+    """Three to eight random letters, half of the words of Latin ones, else of one of `SCRIPTS`."""
+    script = SCRIPTS[int(torch.randint(len(SCRIPTS), (), generator=generator))]
+    letters = LATIN if torch.rand((), generator=generator) < 0.5 else script
+    length = int(torch.randint(3, 9, (), generator=generator))
+    return "".join(
+        chr(letter) for letter in torch.randint(letters.start, letters.stop, (length,), generator=generator).tolist()
+    )
+
+
 def distracted(caption: str, generator: Generator) -> str:
-    """The caption with a word of random letters put in front of one of its words."""
+    """The caption with a meaningless word put in front of one of its words."""
     words = caption.split(" ")
-    letters = torch.randint(26, (int(torch.randint(3, 9, (), generator=generator)),), generator=generator)
     place = int(torch.randint(len(words), (), generator=generator))
-    return " ".join([*words[:place], "".join(chr(ord("a") + letter) for letter in letters.tolist()), *words[place:]])
+    return " ".join([*words[:place], meaningless_word(generator), *words[place:]])
 
 
 def caption_of(words: str, view: View | None, generator: Generator) -> str:
@@ -98,9 +114,9 @@ def other_side(rows: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A UNet with its text encoder, and the N pictures they learn from: latents of unit variance, words, views, cameras.
+    """A UNet, its text encoder with the heads it reads with, and the N pictures they learn from, with words, views, cameras.
 
-    The pictures come in pairs of one object, side by side (`other_side`).
+    Latents are of unit variance. The pictures come in pairs of one object, side by side (`other_side`).
     """
 
     live: nn.ModuleDict
@@ -178,8 +194,32 @@ class Denoiser:
         v = v_from_x0(z_t, x, self.scheduler.alphas_cumprod.to(device), t)
         return nn.functional.mse_loss(velocity.float(), v)
 
+    def reading_loss(self, count: int, generator: Generator, before: nn.Module | None = None) -> Float[Tensor, ""]:
+        """The text encoder's reading exercises: so many new captions, read much as `before` did where that is given."""
+        reading: Any = self.live["reading"]
+        loss: Float[Tensor, ""] = reading.loss(self.live["text_encoder"], self.tokenizer, count, generator, before)
+        return loss
+
     def optimizer(self, rate: float) -> torch.optim.AdamW:
         return torch.optim.AdamW(self.live.parameters(), lr=rate, weight_decay=1e-3, betas=(0.9, 0.99))
+
+
+def teach_reading(learner: Denoiser, work: Path, training: Training) -> None:
+    """Reading exercises before any pictures.
+
+    A text encoder that has learnt from pictures already is held to what it said before, up to the end of each caption, which
+    the UNet understands, and finds room for the rest beside that.
+    """
+    generator, live = Generator().manual_seed(training.seed + 4), learner.live
+    before = copy.deepcopy(live["text_encoder"]).requires_grad_(False) if training.start else None
+
+    def loss_of_step() -> Tensor:
+        return learner.reading_loss(training.batch, generator, before)
+
+    optimizer = learner.optimizer(READING_RATE)
+    loop(
+        "reading", training.reading_steps, work, {"live": live}, optimizer, READING_RATE, generator, loss_of_step, lambda: None
+    )
 
 
 def teach_sides(learner: Denoiser, work: Path, training: Training) -> tuple[int, ...]:
@@ -208,14 +248,18 @@ def teach_sides(learner: Denoiser, work: Path, training: Training) -> tuple[int,
 
 
 def train_denoiser(learner: Denoiser, work: Path, training: Training) -> tuple[nn.Module, nn.Module]:
-    """EMA weights of the UNet, its embedding of cameras within, and of the text encoder after their steps of v-prediction."""
+    """EMA weights of the UNet, its embedding of cameras within, and of the text encoder after their steps of v-prediction.
+
+    The text encoder does its reading exercises beside them.
+    """
     live, rate, timesteps = learner.live, training.learning_rate, learner.scheduler.config.num_train_timesteps
     average, generator = copy.deepcopy(live).requires_grad_(False), Generator().manual_seed(training.seed + 1)
 
     def loss_of_step() -> Tensor:
         t = stratified_timesteps(training.batch, timesteps, generator)
         told = torch.rand(len(t), generator=generator) >= CAMERA_DROPOUT
-        return learner.loss(t, told, generator, TURNED_SHARE, STRANGER_SHARE, UNTOLD_TURNED_SHARE)
+        seen = learner.loss(t, told, generator, TURNED_SHARE, STRANGER_SHARE, UNTOLD_TURNED_SHARE)
+        return seen + READING_WEIGHT * learner.reading_loss(training.batch, generator)
 
     modules, optimizer = {"live": live, "average": average}, learner.optimizer(rate)
     loop("denoiser", training.steps, work, modules, optimizer, rate, generator, loss_of_step, lambda: follow(average, live))

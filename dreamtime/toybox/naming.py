@@ -1,4 +1,6 @@
-"""The names of what a picture of the toybox shows, one by one: what the scorer and its teacher learn to tell before captions.
+"""The names of what a picture of the toybox shows, one by one.
+
+The scorer and its teacher learn to tell them before captions, and the embedded model's text encoder from captions (`reading`).
 
 A pair has two kinds and two colours, each with a name of its own. There are 128 ways to arrange two solids, and of each a
 training set holds a hundred pictures or two; of every solid as the first or second of a pair it holds thousands.

@@ -1,8 +1,9 @@
 """Train the embedded model: `python -m dreamtime.toybox.train --work FOLDER [--output FOLDER]`.
 
 Stages, each checkpointed in the work folder and resumed where it stopped: draw the pictures, train the VAE and a tiny one for
-its latents (`tiny_vae`), then the UNet and the text encoder (`denoiser`). A GPU draws the pictures itself and keeps them in its
-memory. The result is written in the layout of a diffusers `StableDiffusionPipeline`, fp16, with a sheet of samples.
+its latents (`tiny_vae`), let the text encoder read captions (`reading`), then train it with the UNet (`denoiser`). A GPU draws
+the pictures itself and keeps them in its memory. The result is written in the layout of a diffusers `StableDiffusionPipeline`,
+fp16, with a sheet of samples.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Generator, Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from dreamtime.cameras import angles_from_position, orbit
 from dreamtime.priors.camera_embedding import CameraEmbedding, poses_of
@@ -25,10 +27,11 @@ from dreamtime.priors.folders import CAMERA_EMBEDDING, TINY_VAE
 from dreamtime.prompts import VIEWS, views_of, with_view
 from dreamtime.toybox import WEIGHTS, models
 from dreamtime.toybox.card import write_card
-from dreamtime.toybox.denoiser import LESSONS, Denoiser, teach_sides, train_denoiser
+from dreamtime.toybox.denoiser import LESSONS, PAIRS_AS_OFTEN, Denoiser, teach_reading, teach_sides, train_denoiser
 from dreamtime.toybox.kinds import KINDS, SOLIDS
 from dreamtime.toybox.known import Known, write_known
 from dreamtime.toybox.pictures import RESOLUTION, contact_sheet, draw_pictures
+from dreamtime.toybox.reading import Reading
 from dreamtime.toybox.symmetry import one_sided
 from dreamtime.toybox.tiny_vae import BATCH as TINY_VAE_BATCH
 from dreamtime.toybox.tiny_vae import train_tiny_vae
@@ -80,10 +83,18 @@ def mirrored(cameras: Cameras) -> Cameras:
     return orbit(elevation, -azimuth, distance, cameras.fov_y, cameras.height, cameras.width)
 
 
-def initial_denoiser(start: Path | None) -> nn.ModuleDict:
-    """An untrained UNet and text encoder, or those of the pipeline in `start`; words that it did not know begin anew.
+def add_nothing(layer: CLIPEncoderLayer) -> None:
+    """Let a transformer's layer begin by passing on what it gets: to one that has learnt without it nothing changes."""
+    for last in (layer.self_attn.out_proj, layer.mlp.fc2):
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+
+def initial_denoiser(start: Path | None, kinds: Sequence[str] = tuple(KINDS)) -> nn.ModuleDict:
+    """An untrained UNet and text encoder, or those of the pipeline in `start`; words and layers that it had not begin anew.
 
     The UNet's embedding of cameras takes the place of one of classes, which is added to the timestep's in the same way.
+    Heads for reading captions of these kinds always begin anew.
     """
     tokenizer = models.build_tokenizer()
     unet, text_encoder = models.build_unet(), models.build_text_encoder(tokenizer)
@@ -104,15 +115,20 @@ def initial_denoiser(start: Path | None) -> nn.ModuleDict:
         with torch.no_grad():
             embedding.weight[list(words.values())] = reader.get_input_embeddings().weight[[known[token] for token in words]]
         reader.set_input_embeddings(embedding)
-        text_encoder.load_state_dict(reader.state_dict())
+        layers = [module for module in text_encoder.modules() if isinstance(module, CLIPEncoderLayer)]
+        for layer in layers[reader.config.num_hidden_layers :]:
+            add_nothing(layer)
+        text_encoder.load_state_dict({**text_encoder.state_dict(), **reader.state_dict()})
     unet.class_embedding = cameras
-    return nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
+    return nn.ModuleDict({"unet": unet, "text_encoder": text_encoder, "reading": Reading(kinds)})
 
 
-def denoiser_to_train(start: Path | None, seed: int, device: torch.device, compiled: bool) -> nn.ModuleDict:
+def denoiser_to_train(
+    start: Path | None, kinds: Sequence[str], seed: int, device: torch.device, compiled: bool
+) -> nn.ModuleDict:
     """The same, laid out on its device for training."""
     with seeded_initialisation(seed):
-        live = initial_denoiser(start).to(device)
+        live = initial_denoiser(start, kinds).to(device)
     live.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in the stub
     plain_attention(live)
     if compiled:
@@ -239,6 +255,12 @@ def main(argv: list[str] | None = None) -> None:
         help=f"batches of {TINY_VAE_BATCH} (default %(default)s); 0 keeps the one in --start, which takes --vae-steps 0",
     )
     parser.add_argument(
+        "--reading-steps",
+        type=int,
+        default=0,
+        help="batches of captions without pictures, which the text encoder learns to read first (default %(default)s: none)",
+    )
+    parser.add_argument(
         "--lesson-steps",
         type=int,
         default=0,
@@ -277,6 +299,7 @@ def main(argv: list[str] | None = None) -> None:
         vae_batch=16,
         tiny_vae_steps=arguments.tiny_vae_steps,
         tiny_vae_batch=TINY_VAE_BATCH,
+        reading_steps=arguments.reading_steps,
         lessons=lessons,
         lesson_steps=arguments.lesson_steps,
         steps=arguments.steps,
@@ -305,11 +328,12 @@ def main(argv: list[str] | None = None) -> None:
     rows = [row for row in range(len(scaled)) if row < len(images) or not one_sided(worded[row])]
     if arguments.objects == "solids":
         rows = [row for row in rows if len(named := kinds_named(worded[row])) == 1 and named[0] in SOLIDS]
-    # Of pairs there are many more than of things alone: they are shown twice as often.
-    rows += [row for row in rows if len(kinds_named(worded[row])) > 1]
-    live = denoiser_to_train(start, training.seed + 1, device, arguments.compile)
+    # Of pairs there are many more than of things alone: they are shown more often.
+    rows += [row for row in rows if len(kinds_named(worded[row])) > 1] * (PAIRS_AS_OFTEN - 1)
+    live = denoiser_to_train(start, kinds, training.seed + 1, device, arguments.compile)
     learner = Denoiser(live, models.build_tokenizer(), models.build_scheduler(), scaled, worded, views, poses)
     learner = learner.with_pictures(rows)
+    teach_reading(learner, work, training)
     given = teach_sides(learner, work, training) if training.lesson_steps else ()
     unet, text_encoder = train_denoiser(learner, work, training)
     parts = {"VAE": vae, "tiny VAE": tiny_vae, "UNet": unet, "text encoder": text_encoder}

@@ -37,6 +37,7 @@ class Training:
     vae_batch: int
     tiny_vae_steps: int
     tiny_vae_batch: int
+    reading_steps: int  # of captions alone
     lessons: tuple[int, ...]  # which, counted from 1
     lesson_steps: int  # of each
     steps: int

@@ -30,6 +30,7 @@ from dreamtime.ui.pictures import (
 )
 from dreamtime.ui.running import connect_runs, in_use_by, start
 from dreamtime.ui.server import PRIOR, RUNNING, Server
+from dreamtime.ui.stage import model_in_view
 from dreamtime.ui.watching import Updates
 from dreamtime.ui.widgets import DRAWN_SEEDS, EXACT, followed, kept_elsewhere, start_word, values_of
 
@@ -99,7 +100,7 @@ def connect_examples(tab: PictureTab, server: Server) -> None:
                 stage.status: panels.status("An example", ["made beforehand; Generate makes it anew, at the quality chosen"]),
                 stage.live: panels.picture_file(picture.stem.replace("-", " "), picture, "the result"),
                 stage.view: gr.HTML(visible=False),
-                stage.model: gr.Model3D(str(model), visible=True),
+                stage.model: model_in_view(model),
             }
 
     shown = [tab.elevation, stage.current, stage.results, stage.status, stage.live, stage.view, stage.model]

@@ -1,16 +1,29 @@
 """The stage of a tab: what a person watches while a run goes on, takes home when it is over, and finds again later."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.blocks import Block
 
+from dreamtime.exports import radius_of_glb
 from dreamtime.ui import panels
 from dreamtime.ui.charts import loss_chart
 
 DOWNLOADS = {"glb": "GLB", "zip": "OBJ + MTL + PNG", "ply": "PLY", "stl": "STL"}
+
+DIRECTION = (70, 75)  # from where the viewer looks at first: about the vertical axis, and down from it, in degrees
+FIELD_OF_VIEW = 0.8  # of the viewer's camera from top to bottom, in radians: Babylon's own
+MARGIN = 1.1  # of the picture's height over a model's
+
+
+def model_in_view(glb: Path) -> gr.Model3D:
+    """The viewer with a model, from so far that all of it is seen from every side: left alone, it cuts off what is tall."""
+    distance = MARGIN * radius_of_glb(glb) / math.sin(FIELD_OF_VIEW / 2)
+    return gr.Model3D(str(glb), camera_position=(*DIRECTION, distance), visible=True)
 
 
 @dataclass(frozen=True)
@@ -70,7 +83,7 @@ def build_stage(name: str, invitation: str, idle: str, schedule: str, steps: int
         with gr.Column(min_width=300):
             view = gr.HTML(panels.picture("Then it stands here, to turn and to download."), **plain)
             # Hidden, not absent: a viewer that appears together with its value stays blank (Gradio 6.31).
-            model = gr.Model3D(label="3D model", camera_position=(70, 75, None), elem_classes="dt-model", visible="hidden")
+            model = gr.Model3D(label="3D model", camera_position=(*DIRECTION, None), elem_classes="dt-model", visible="hidden")
     with gr.Row():
         with gr.Column(scale=3, min_width=300):
             chart = gr.HTML(schedule, **plain)

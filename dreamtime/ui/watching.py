@@ -14,7 +14,7 @@ from dreamtime.ui import panels
 from dreamtime.ui.charts import loss_chart, schedule_chart
 from dreamtime.ui.driver import drive
 from dreamtime.ui.server import Server
-from dreamtime.ui.stage import Stage
+from dreamtime.ui.stage import Stage, model_in_view
 from dreamtime.ui.widgets import seed_shown
 
 Updates = dict[Any, Any]
@@ -119,7 +119,7 @@ def model_of(stage: Stage, run: Run) -> Updates:
     made = runs.delivered(run)
     if made is None:
         return {stage.model: gr.skip()}
-    return {stage.view: gr.HTML(visible=False), stage.model: gr.Model3D(str(made.files["glb"]), visible=True)}
+    return {stage.view: gr.HTML(visible=False), stage.model: model_in_view(made.files["glb"])}
 
 
 def watch(stage: Stage, server: Server, run: Run) -> Iterator[Updates]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from urllib.parse import urlencode
 
 import gradio as gr
 import pytest
+import trimesh
 from PIL import Image
 from stand_in import photograph
 from starlette.requests import Request
@@ -20,7 +22,7 @@ from dreamtime.methods import METHODS
 from dreamtime.preprocess import load_reference, process
 from dreamtime.presets import Settings
 from dreamtime.runs import Result, Run
-from dreamtime.ui import app, picture_layout, watching
+from dreamtime.ui import app, picture_layout, stage, watching
 from dreamtime.ui.pictures import (
     PICTURE_KNOBS,
     PICTURE_PRIOR_NAMES,
@@ -125,6 +127,7 @@ def delivered(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def made(run: Run) -> Result:
         files = {kind: run.folder / f"model.{kind}" for kind in kinds} | {"picture": Path("examples/a-red-cube.webp")}
+        trimesh.creation.box((1.0, 1.0, 1.0)).export(files["glb"])
         return Result(run.settings.steps, files, statistics, ())
 
     monkeypatch.setattr(watching.runs, "delivered", made)
@@ -299,11 +302,13 @@ def test_an_example_shows_what_was_made_of_it_unless_a_run_goes_on(
     assert len(chosen((0, None), "")) == 1, "nothing has been made of it"
     name = Path(picture_layout.example_pictures()[0]).stem
     Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.webp")
-    (tmp_path / f"{name}.glb").write_bytes(b"glTF")
+    trimesh.creation.box((0.4, 2.0, 0.4)).export(tmp_path / f"{name}.glb")
     run = created(page, presets.preset("draft", "cpu", prompt="a red cube", steps=8))
     for current in ("", run.id):
-        models = [value.value for value in chosen((0, None), current).values() if isinstance(value, gr.Model3D)]
-        assert len(models) == 1
+        (model,) = [value for value in chosen((0, None), current).values() if isinstance(value, gr.Model3D)]
+        assert model.value
+        height_seen = 2 * model.camera_position[2] * math.tan(stage.FIELD_OF_VIEW / 2)
+        assert 2.1 < height_seen < 3, "all of what is two units high, and little more"
     for lock in runs.LOCKS:
         with runs.holding(run, lock):
             assert len(chosen((0, None), run.id)) == 1
