@@ -3,10 +3,10 @@
     python -m benchmarks.exact_prior
 
 The exact denoiser of finitely many pictures is known in closed form (a mean weighted by distance), so pictures of one true
-object from everywhere are a prior without any error of training; like the embedded one it is told which side it looks at, and
-no more. Beside it, the same steps on the true picture from each camera, which is told everything. All else is the preset's.
-Appends one row per run to `exact_prior.csv` beside this file (a run that is there, with the same embedded model, is not
-repeated) and writes `exact_prior.md` of that model's rows.
+object from everywhere are a prior without any error of training; it is told which side it looks at, and no more (the embedded
+one is told the camera as numbers, too). Beside it, the same steps on the true picture from each camera, which is told
+everything. All else is the preset's. Appends one row per run to `exact_prior.csv` beside this file (a run that is there, with
+the same embedded model, is not repeated) and writes `exact_prior.md` of that model's rows.
 """
 
 import argparse

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.rows import measured_on
+from benchmarks.rows import digest_of, measured_on
 from dreamtime.cli import main as dreamtime
 from dreamtime.evaluation.report import ratio_sentence, speedup_sentence
 from dreamtime.evaluation.summary import curves_by_schedule, ratios, speedups
+from dreamtime.toybox import WEIGHTS
 
 HERE = Path(__file__).parent
 GRID = ["--prompts", "toybox:heldout", "--schedules", "uniform", "--steps", "250", "--seeds", "1", "--preset", "standard"]
@@ -51,7 +52,8 @@ def main() -> int:
     if len({(folder / "settings.json").read_text() for folder in folders}) > 1:
         print(f"{arguments.verdicts} is of other settings or weights: run benchmarks.verdicts anew first.", file=sys.stderr)
         return 2
-    lines = [measured_on(), "Runs of 125 steps: those of `benchmarks/verdicts`.", ""]
+    model = f"Model {digest_of(WEIGHTS)}. Runs of 125 steps: those of `benchmarks/verdicts`."
+    lines = [measured_on(), model, ""]
     lines += [f"* {sentence}" for sentence in compared(*(pd.read_csv(folder / "curves.csv") for folder in folders))]
     shutil.copyfile(arguments.work / "curves.csv", arguments.output / "headline.csv")
     (arguments.output / "headline.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -17,7 +17,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from torch import Generator, Tensor
 
-from benchmarks.rows import measured_on
+from benchmarks.rows import digest_of, measured_on
 from dreamtime.cameras import orbit
 from dreamtime.distillation import classifier_free
 from dreamtime.elevation import denoised
@@ -101,7 +101,8 @@ def main() -> None:
     shown = [Description(what, view) for what in objects for view in VIEWS]
     prompts, scorer = [each.caption for each in shown], load_scorer(arguments.scorer)
     names = (*ATTRIBUTES, "everything")
-    lines = [measured_on(), "", "| told | guidance | " + " | ".join(names) + " |", "|---" * (2 + len(names)) + "|"]
+    head = "| told | guidance | " + " | ".join(names) + " |"
+    lines = [measured_on(), f"Model {digest_of(Path(arguments.model))}.", "", head, "|---" * (2 + len(names)) + "|"]
     best, sheet = -1.0, torch.empty(0)
     ways = {
         "words": (arguments.guidance, lambda scale: sampled(pipeline, prompts, scale, arguments.steps, arguments.seed)),

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from benchmarks.rows import measured_on
+from benchmarks.rows import digest_of, measured_on
 from dreamtime.cameras import angles_from_position, orbit
 from dreamtime.diffusion import add_noise, x0_from_epsilon
 from dreamtime.priors import loading
@@ -74,7 +74,8 @@ def main() -> None:
     with torch.no_grad():
         x = torch.cat([prior.encode(part.float() / 255) for part in drawn.images.split(32)])
     noise = torch.randn(x.shape, generator=chance)
-    lines = [measured_on(), "", f"| told | and of the camera | {' | '.join(f't = {t}' for t in TIMESTEPS)} |", "|---" * 5 + "|"]
+    head = f"| told | and of the camera | {' | '.join(f't = {t}' for t in TIMESTEPS)} |"
+    lines = [measured_on(), f"Model {digest_of(WEIGHTS)}.", "", head, "|---" * 5 + "|"]
     for (name, text), (what, cameras) in product(texts.items(), told(drawn.cameras).items()):
         condition = text if cameras is None else prior.tell(text, cameras)
         lines.append(f"| {name} | {what} | {' | '.join(f'{error(prior, x, noise, t, condition):.4f}' for t in TIMESTEPS)} |")
