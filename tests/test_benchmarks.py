@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_models import tiny_pipeline
 
-from benchmarks import clock, exact_prior, headline, objectives, rows, ruler, schedules, text_to_3d, tiny_vae
+from benchmarks import clock, exact_prior, headline, objectives, reading, rows, ruler, schedules, text_to_3d, tiny_vae
 from dreamtime import assembly, presets
 from dreamtime.evaluation.geometry import score
 from dreamtime.presets import Settings
@@ -119,6 +119,13 @@ def test_every_objective_made_a_cube_of_a_red_cube_by_the_table_that_is_kept():
     measured, _ = rows.of_model([row for row in table if row["prompt"] == "a red cube"], rows.digest_of(WEIGHTS))
     likest = {row["variant"]: row["likest"] for row in measured}
     assert likest == dict.fromkeys(objectives.VARIANTS, "cube") | {objectives.START: "sphere"}
+
+
+def test_a_linear_reading_finds_what_states_hold_and_nothing_else(generator) -> None:
+    answer = torch.randint(4, (400,), generator=generator(0))
+    held = torch.eye(4)[answer] @ torch.randn(4, 6, generator=generator(1))
+    assert reading.read_right(held + 0.01 * torch.randn(400, 6, generator=generator(2)), answer, 300) > 0.99
+    assert reading.read_right(torch.randn(400, 6, generator=generator(3)), answer, 300) < 0.5
 
 
 def test_the_headline_is_read_off_the_prompts_and_seeds_that_both_have() -> None:

@@ -25,11 +25,11 @@ def untaught() -> tuple[CLIPTextModel, CLIPTokenizer, reading.Reading]:
 
 def test_exercises_are_of_what_training_may_see_and_often_of_pairs(generator: Callable[[int], Generator]):
     draw = generator(0)
-    told = [reading.some_description(draw) for _ in range(1000)]
+    told = [reading.some_description(draw) for _ in range(400)]
     assert not any(held_out(each.what) or held_out(twin(each.what)) for each in told)
-    assert 0.35 < sum(isinstance(each.what, Pair) for each in told) / len(told) < 0.55
+    assert 0.3 < sum(isinstance(each.what, Pair) for each in told) / len(told) < 0.6
     assert {each.view for each in told} == {None, "front", "side", "back", "overhead"}
-    assert 0.03 < sum(not each.colored for each in told) / len(told) < 0.1
+    assert 0.01 < sum(not each.colored for each in told) / len(told) < 0.15
 
 
 def test_of_solids_alone_there_are_neither_other_kinds_nor_pairs(generator: Callable[[int], Generator]):
@@ -77,15 +77,15 @@ def test_reading_is_learnt_and_little_is_changed_where_that_is_asked(
     changes = {}
     for held in (False, True):
         encoder, heads, draw = copy.deepcopy(text_encoder), copy.deepcopy(exercises), generator(0)
-        optimizer = torch.optim.AdamW([*encoder.parameters(), *heads.parameters()], lr=2e-3)
+        optimizer = torch.optim.AdamW([*encoder.parameters(), *heads.parameters()], lr=3e-3)
         losses = []
-        for _ in range(50):
+        for _ in range(24):
             optimizer.zero_grad()
-            loss = heads.loss(encoder, tokenizer, 32, draw, text_encoder if held else None)
+            loss = heads.loss(encoder, tokenizer, 8, draw, text_encoder if held else None)
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-        assert sum(losses[-10:]) < 0.85 * sum(losses[:10])
+        assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
         with torch.no_grad():
             changes[held] = reading.relative_change(encoder(words)[0], text_encoder(words)[0], counted).item()
     assert changes[True] < 0.5 * changes[False]
