@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
@@ -92,6 +93,13 @@ def colors(element: Locator) -> int:
     """How many different colours a part of the page shows."""
     with Image.open(io.BytesIO(element.screenshot(timeout=PATIENCE))) as picture:
         return len(picture.convert("RGB").getcolors(maxcolors=10_000_000) or ())
+
+
+def colorful_share(element: Locator, rows: slice) -> float:
+    """The share of red, green and other pixels that are no shade of grey in those rows of a part of the page."""
+    with Image.open(io.BytesIO(element.screenshot(timeout=PATIENCE))) as picture:
+        pixels = np.asarray(picture.convert("RGB"), dtype=int)[rows]
+    return float((np.ptp(pixels, axis=-1) > 60).mean())
 
 
 def wait_for_model(page: Page) -> None:
@@ -283,11 +291,15 @@ def test_a_picture_shows_its_object_first_and_becomes_a_model(open_page: Open, t
 
 
 def test_an_example_shows_at_once_what_was_made_of_it(open_page: Open) -> None:
+    """All of it: a rocket is the tallest, and the viewer of its own accord would cut it off."""
     page = open_page()
     page.get_by_role("tab", name="From a picture").click()
-    page.locator("#dt-examples button:has(img)").nth(5).click()
+    page.get_by_role("button", name="rocket", exact=True).click()
     expect(headline(page)).to_have_text("An example")
     wait_for_model(page)
+    assert colorful_share(page.locator(".dt-model:visible canvas"), slice(None)) > 0.05
+    for edge in (slice(0, 4), slice(-4, None)):
+        assert colorful_share(page.locator(".dt-model:visible canvas"), edge) == 0
     expect(page.get_by_alt_text("The object alone, as the model is shown it")).to_be_visible()
     expect(page.get_by_role("button", name="Generate", exact=True).locator("visible=true")).to_be_enabled()
 
