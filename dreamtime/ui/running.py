@@ -25,10 +25,9 @@ ADVICE_SECONDS = 12.0  # that a notice stays; it stands in the result, too
 
 
 def show_stage(name: str) -> str:
-    """JavaScript that brings the stage into view as a run begins: below the controls on a phone, else perhaps scrolled away."""
-    stage = f'document.getElementById("{id_of(name)}")'
-    unseen = f"(window.innerWidth < 900 || {stage}.getBoundingClientRect().top < 0)"
-    return f"() => setTimeout(() => {unseen} && {stage}.scrollIntoView({{behavior: 'smooth'}}), 100)"
+    """On a phone the stage lies below the controls: JavaScript that brings it into view as a run begins."""
+    into_view = f'document.getElementById("{id_of(name)}").scrollIntoView({{behavior: "smooth"}})'
+    return f"() => {{ if (window.innerWidth < 900) setTimeout(() => {into_view}, 100) }}"
 
 
 def advise(settings: Settings) -> None:
