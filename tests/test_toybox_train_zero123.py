@@ -13,6 +13,7 @@ from dreamtime.references import reference_camera
 from dreamtime.toybox import WEIGHTS, models, train_zero123
 from dreamtime.toybox.novel_views import FIELD_OF_VIEW
 from dreamtime.toybox.training import v_from_x0
+from dreamtime.toybox.world import Thing
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,51 @@ def test_the_card_tells_what_noise_hid_and_is_silent_where_it_hid_nothing(traine
     card = (tmp_path / "README.md").read_text()
     assert "hides the object from elsewhere (15%) or another one\n  (35%)" in card
     assert "--turned-share 0.15 --stranger-share 0.35`" in card
+
+
+def test_the_card_tells_of_lessons(trained: Path, tmp_path: Path):
+    train_zero123.write_card(tmp_path, trained, train_zero123.Training(3, 2, 4, 0, lessons=(2, 1), lesson_steps=7), {"UNet": 1})
+    card = (tmp_path / "README.md").read_text()
+    assert "lessons on azimuths (2 1 of `train_zero123.LESSONS`, 7 steps each)" in card
+    assert "--lesson-steps 7 --lessons 2 1`" in card
+
+
+def test_lessons_come_in_order_and_show_their_kinds_alone(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    known = train_zero123.views(trained, 3, 2000, torch.device("cpu"))
+    objects = [Thing("cube", "red"), Thing("chair", "blue"), Thing("sphere", "green")]
+    shown: list[tuple[list[str], float, float]] = []
+
+    def loss(
+        self: train_zero123.Learner, t: torch.Tensor, draw: torch.Generator, turned_share: float, stranger_share: float
+    ) -> torch.Tensor:
+        assert (t >= 350).all()
+        assert len(self.latents) == len(self.known.images) == len(self.known.viewpoints.azimuth)
+        shown.append(([what.caption for what in self.known.objects], turned_share, stranger_share))
+        return self.live["projection"].weight.square().sum()
+
+    monkeypatch.setattr(train_zero123.Learner, "loss", loss)
+    parts = train_zero123.initial_parts(trained / "out")
+    before = parts["projection"].weight.detach().clone()
+    latents = torch.zeros(3, 4, 4, 16, 16)
+    learner = train_zero123.Learner(parts, models.build_scheduler(), replace(known, objects=objects), latents, 1.0)
+    training = train_zero123.Training(3, 0, 4, 0, lessons=(4, 2, 1, 3), lesson_steps=2)
+    train_zero123.teach_azimuths(learner, tmp_path, training)
+    chair, cube, sided = ["a blue chair"], ["a red cube"], ["a red cube", "a blue chair"]
+    assert [names for names, *_ in shown] == [chair, chair, cube, cube, sided, sided], "cars and airplanes there are none"
+    assert {(turned, strange) for _, turned, strange in shown} == {(0.6, 0.1)}
+    assert not torch.equal(parts["projection"].weight, before)
+    assert sorted(path.name for path in tmp_path.glob("*.csv")) == ["lesson-1.csv", "lesson-3.csv", "lesson-4.csv"]
+
+
+def test_the_objects_of_a_training_set_come_again_with_its_seed(trained: Path):
+    drawn = train_zero123.draw_novel_views(3, torch.Generator().manual_seed(2000))
+    known = train_zero123.views(trained, 3, 2000, torch.device("cpu"))
+    assert known.objects == drawn.objects
+    assert torch.equal(known.images, drawn.images)
+    part = known.of([2, 0])
+    assert part.objects == [known.objects[2], known.objects[0]]
+    assert torch.equal(part.images[1], known.images[0])
+    assert torch.equal(part.viewpoints.azimuth, known.viewpoints.azimuth[[2, 0]])
 
 
 def test_a_share_above_one_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

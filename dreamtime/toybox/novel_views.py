@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
 from dreamtime.cameras import cameras_to, orbit
@@ -30,6 +30,10 @@ class Viewpoints:
     azimuth: Float[Tensor, "N K"]
     distance: Float[Tensor, "N K"]
 
+    def of(self, rows: list[int] | Int[Tensor, " R"]) -> "Viewpoints":
+        """Those of some of the objects alone."""
+        return Viewpoints(self.elevation[rows], self.azimuth[rows], self.distance[rows])
+
     def cameras(self, resolution: int = RESOLUTION) -> Cameras:
         """All of them in one row, those of an object side by side."""
         count = self.elevation.numel()
@@ -44,6 +48,10 @@ class NovelViews:
     images: UInt8[Tensor, "N K H W 3"]
     viewpoints: Viewpoints
     objects: list[Object]
+
+    def of(self, rows: list[int]) -> "NovelViews":
+        """The same of some of the objects alone."""
+        return NovelViews(self.images[rows], self.viewpoints.of(rows), [self.objects[row] for row in rows])
 
 
 def random_viewpoints(count: int, views: int, generator: Generator) -> Viewpoints:
@@ -68,13 +76,17 @@ def pictures_from(
     return images.unflatten(0, (count, views)), cover.unflatten(0, (count, views))
 
 
+def random_objects(count: int, generator: Generator) -> list[Object]:
+    """Objects that are not held out: the first that a training set's generator is asked for."""
+    return [random_object(generator) for _ in range(count)]
+
+
 def draw_novel_views(count: int, generator: Generator, device: torch.device = CPU) -> NovelViews:
-    """Random objects that are not held out, from `VIEWS_OF_EACH` random places each; the pictures are on the device."""
-    objects = [random_object(generator) for _ in range(count)]
+    """Random objects from `VIEWS_OF_EACH` random places each; the pictures are on the device."""
+    objects = random_objects(count, generator)
     viewpoints = random_viewpoints(count, VIEWS_OF_EACH, generator)
     images = torch.zeros(count, VIEWS_OF_EACH, RESOLUTION, RESOLUTION, 3, dtype=torch.uint8, device=device)
     for rows in of_one_shape(objects, AT_ONCE[device.type] // VIEWS_OF_EACH):
-        of_rows = Viewpoints(viewpoints.elevation[rows], viewpoints.azimuth[rows], viewpoints.distance[rows])
-        pictures, _ = pictures_from([objects[row] for row in rows.tolist()], of_rows, device=device)
+        pictures, _ = pictures_from([objects[row] for row in rows.tolist()], viewpoints.of(rows), device=device)
         images[rows.to(device)] = (pictures * 255 + 0.5).to(torch.uint8)
     return NovelViews(images, viewpoints, objects)
