@@ -52,23 +52,50 @@ def object_mask(rgb: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W"]:
     """What stands out from the colours at the picture's border, in [0, 1], zero everywhere where nothing does.
 
     How unlike the border each pixel is gives a first guess; a random walk spreads it up to the edges of things. What is
-    background then tells, pixel by pixel, which of the rest is only its shadow, twice.
+    background then tells, pixel by pixel, which of the rest is only its shadow, twice. Where nothing stands out, the frame may
+    cut the object, whose colours the border then holds, too.
     """
     small = resized(rgb, CUTTING_SIDE / max(rgb.shape))
-    lab = rgb2lab(small)
-    smooth = ndimage.gaussian_filter(lab, (0.7, 0.7, 0))
     at_border = frame(*small.shape[:2])
-    trust = np.where(at_border, 20.0, 1.0)
-    unlike = unlike_the_border(lab, at_border)
-    inside = random_walk(unlike, trust, smooth)
-    for _ in range(2):
-        lit = unlike_its_surroundings(small, inside)
-        in_doubt = (lit < 0.5) & (unlike > 0.5) & ~at_border
-        inside = random_walk(np.minimum(unlike, lit), np.where(in_doubt, 0.05, trust), smooth)
-    solid = main_parts(inside > 0.5, np.minimum(unlike, lit)).astype(np.float32)
+    solid = standing_out(small, at_border)
+    if not solid.any() and (cut := cut_by_the_frame(rgb2lab(small), at_border)).any():
+        solid = standing_out(small, at_border & ~cut)
     if not solid.any():
         return np.zeros_like(rgb[..., 0])
-    return sharpened(guided_filter(resized(solid[..., None], size=rgb.shape[:2])[..., 0], rgb))
+    return sharpened(guided_filter(resized(solid.astype(np.float32)[..., None], size=rgb.shape[:2])[..., 0], rgb))
+
+
+def standing_out(rgb: Float[np.ndarray, "H W 3"], background: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
+    """What is unlike the pixels that are known to be background."""
+    lab = rgb2lab(rgb)
+    smooth = ndimage.gaussian_filter(lab, (0.7, 0.7, 0))
+    trust = np.where(background, 20.0, 1.0)
+    unlike = unlike_the_border(lab, background)
+    inside = random_walk(unlike, trust, smooth)
+    for _ in range(2):
+        lit = unlike_its_surroundings(rgb, inside)
+        in_doubt = (lit < 0.5) & (unlike > 0.5) & ~background
+        inside = random_walk(np.minimum(unlike, lit), np.where(in_doubt, 0.05, trust), smooth)
+    return main_parts(inside > 0.5, np.minimum(unlike, lit))
+
+
+def cut_by_the_frame(lab: Float[np.ndarray, "H W 3"], at_border: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
+    """Border pixels that may be those of an object that the frame cuts: unlike what its corners show and lies between them.
+
+    What holds a corner, as a table below a wall does, is background whatever its colour.
+    """
+    if at_border.all():
+        return np.zeros_like(at_border)
+    thickness = int(at_border[at_border.shape[0] // 2].argmin())
+    rows, columns = ([slice(thickness), slice(-thickness, None)] for _ in range(2))
+    shown = np.array([[np.median(lab[row, column], axis=(0, 1)) for column in columns] for row in rows])
+    y, x = np.moveaxis((coordinates(*at_border.shape) + 1)[..., None, :] / 2, -1, 0)
+    expected = (1 - y) * ((1 - x) * shown[0, 0] + x * shown[0, 1]) + y * ((1 - x) * shown[1, 0] + x * shown[1, 1])
+    residual = np.linalg.norm(lab - expected, axis=-1)
+    unlike = at_border & (residual > 10 + 4 * np.median(residual[at_border]))
+    parts, _ = ndimage.label(unlike)
+    corners = parts[[0, 0, -1, -1], [0, -1, 0, -1]]
+    return unlike & ~np.isin(parts, corners)
 
 
 def frame(height: int, width: int, share: float = 0.03) -> Bool[np.ndarray, "H W"]:

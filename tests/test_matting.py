@@ -52,6 +52,36 @@ def test_the_object_is_found_before_many_backgrounds():
     assert min(ious) > 0.88, ious
 
 
+def drawn(*ellipses: tuple[tuple[int, int, int, int], str], size: int = 200, ground: str = "white") -> np.ndarray:
+    image = Image.new("RGB", (size, size), ground)
+    for box, color in ellipses:
+        ImageDraw.Draw(image).ellipse(box, fill=color)
+    return np.asarray(image, dtype=np.float32) / 255
+
+
+def test_an_object_that_the_frame_cuts_is_found():
+    for box in ((0, 0, 199, 199), (80, 50, 260, 160), (60, 90, 140, 290), (50, -60, 150, 120)):
+        picture = drawn((box, "crimson"))
+        truth = picture[..., 1] < 0.5
+        assert overlap(object_mask(picture) > 0.5, truth) > 0.95, box
+
+
+def test_what_holds_a_corner_is_background():
+    picture = drawn(((70, 60, 130, 150), "crimson"))
+    picture[120:] = np.where(picture[120:] == 1, np.float32([0.5, 0.35, 0.2]), picture[120:])
+    assert overlap(object_mask(picture) > 0.5, picture[..., 1] < 0.3) > 0.9
+    picture = np.ones_like(picture)
+    picture[120:] = [0.5, 0.35, 0.2]
+    assert object_mask(picture).max() == 0, "a table before a wall is no object"
+
+
+def test_what_reaches_in_beside_an_object_is_left_out():
+    picture = drawn(((60, 50, 140, 130), "crimson"), ((120, 120, 300, 180), "peru"))
+    found = object_mask(picture) > 0.5
+    assert found[90, 100]
+    assert not found[150, 185:].any()
+
+
 def test_a_hole_that_shows_the_background_stays_open():
     grey = np.linspace(150, 220, 192)[:, None, None].repeat(192, 1).repeat(3, 2)
     image = Image.fromarray(grey.astype(np.uint8))
