@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from benchmarks.image_to_3d import SOURCE_SIZE, picture_of
-from benchmarks.rows import measured_on
+from benchmarks.rows import digest_of, measured_on
 from dreamtime import distillation, image_to_3d, preprocess
 from dreamtime.cameras import orbit
 from dreamtime.elevation import denoised
@@ -105,7 +105,7 @@ def main() -> None:
     model, generator = Model(arguments.model), Generator().manual_seed(0)
     scorer = None if arguments.scorer == "none" else load_scorer(arguments.scorer)
     decibels, alone, errors, rows = list[float](), list[float](), list[float](), list[Tensor]()
-    kinds, true_kinds = list[bool](), list[bool]()
+    kinds, true_kinds, constant = list[bool](), list[bool](), list[float]()
     for number, what in enumerate(held_out_objects(arguments.objects)):
         viewpoints = random_viewpoints(1, 1 + ASKED, generator)
         truth = pictures_from([what], viewpoints)[0][0]
@@ -117,10 +117,13 @@ def main() -> None:
             kinds += kind_is_right(scorer, views, what)
             true_kinds += kind_is_right(scorer, truth[1:], what)
         draws = torch.rand(2, generator=generator)
-        errors.append(elevation_error(arguments.model, what, -10 + 55 * float(draws[0]), 360 * float(draws[1])))
+        elevation = -10 + 55 * float(draws[0])
+        errors.append(elevation_error(arguments.model, what, elevation, 360 * float(draws[1])))
+        constant.append(abs(image_to_3d.ELEVATION - elevation))
         rows += [truth[0], *(each for pair in zip(views[:4], truth[1:5], strict=True) for each in pair)]
     lines = [
         measured_on(),
+        f"Model {digest_of(find(arguments.model, ('unet',)).path)}.",
         f"Held-out objects: {arguments.objects}; novel views: {len(decibels)}; guidance {arguments.guidance:g};"
         f" {arguments.steps} DDIM steps.",
         "",
@@ -133,6 +136,8 @@ def main() -> None:
         f"| of the true pictures | {f'{mean(true_kinds):.1%}' if kinds else 'not judged'} |",
         f"| error of the estimated elevation, median | {median(errors):.0f} degrees |",
         f"| estimated within 15 degrees | {mean(error <= 15 for error in errors):.0%} |",
+        f"| error of {image_to_3d.ELEVATION:g} degrees for all, median | {median(constant):.0f} degrees |",
+        f"| within 15 degrees | {mean(error <= 15 for error in constant):.0%} |",
     ]
     print("\n".join(lines))
     arguments.output.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")

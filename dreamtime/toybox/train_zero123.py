@@ -194,7 +194,7 @@ class Learner:
 
 
 def teach_azimuths(learner: Learner, work: Path, training: Training) -> None:
-    """The lessons asked for, which make the network turn what it sees; all kinds at once taught it that in no 8,600 steps.
+    """The lessons asked for, which make the network turn what it sees: 8,600 steps on all kinds at once had not taught it.
 
     At high t alone, where noise hides the object from elsewhere more often than not: what is told has to be heeded.
     """
