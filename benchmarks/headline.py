@@ -23,6 +23,7 @@ from dreamtime.toybox import WEIGHTS
 
 HERE = Path(__file__).parent
 GRID = ["--prompts", "toybox:heldout", "--schedules", "uniform", "--steps", "250", "--seeds", "1", "--preset", "standard"]
+GRID += ["--device", "cpu"]  # as the runs that they are laid beside
 
 
 def compared(curves: pd.DataFrame, longer: pd.DataFrame) -> list[str]:

@@ -5,6 +5,8 @@ import hashlib
 import multiprocessing
 import os
 import platform
+import shlex
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import datetime, timezone
@@ -17,14 +19,37 @@ from dreamtime.checkpoints import write_atomically
 from dreamtime.evaluation.grid import become_worker
 
 Row = dict[str, str]
+HERE = Path(__file__).resolve().parent
 
 
 def measured_on() -> str:
-    """The date and the class of machine, for the head of a table."""
-    return (
-        f"{datetime.now(timezone.utc).date()}, {platform.machine()}, {os.cpu_count()} CPU cores, no GPU,"
+    """The date, the class of machine, and on a line of its own the command, for the head of a table."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    machine = (
+        f"{datetime.now(timezone.utc).date()}, {platform.machine()}, {os.cpu_count()} CPU cores, {gpu},"
         f" Python {platform.python_version()}, torch {torch.__version__}."
     )
+    command = made_by(sys.argv)
+    return f"{machine}\nMade by `{command}`." if command else machine
+
+
+def made_by(words: Sequence[str]) -> str:
+    """The command of a benchmark, from how its process was started; empty for any other process."""
+    script = Path(words[0])
+    if script.suffix != ".py" or script.resolve().parent != HERE:
+        return ""
+    return shlex.join(["python", "-m", f"{HERE.name}.{script.stem}", *map(as_the_project_sees_it, words[1:])])
+
+
+def as_the_project_sees_it(word: str) -> str:
+    """A word of a command, as it is unless it is a path: within the project from its root on, elsewhere nothing but PATH."""
+    option, equals, value = word.rpartition("=")
+    path = Path(value)
+    if not path.is_absolute() and ".." not in path.parts:
+        return word
+    path = Path(os.path.abspath(path))
+    inside = path.is_relative_to(HERE.parent)
+    return option + equals + (path.relative_to(HERE.parent).as_posix() if inside else "PATH")
 
 
 def digest_of(model: Path) -> str:

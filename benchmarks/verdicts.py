@@ -16,7 +16,16 @@ from dreamtime.cli import main as dreamtime
 
 HERE = Path(__file__).parent
 GRID = ["--prompts", "toybox:heldout", "--schedules", "uniform,time-prioritized", "--seeds", "2", "--preset", "standard"]
+GRID += ["--device", "cpu"]  # for which the embedded model's presets are made
 KEPT = ("settings.json", "report.html", "results.csv", "curves.csv", "diversity.csv", "summary.json", "summary.md")
+
+
+def keep(made: Path, kept: Path) -> None:
+    """A copy of what was made, and nothing in the place of what was not: one seed has no diversity."""
+    if made.is_file():
+        shutil.copyfile(made, kept)
+    else:
+        kept.unlink(missing_ok=True)
 
 
 def main() -> int:
@@ -28,7 +37,7 @@ def main() -> int:
     if code == 0:
         arguments.output.mkdir(exist_ok=True)
         for name in KEPT:
-            shutil.copyfile(arguments.work / name, arguments.output / name)
+            keep(arguments.work / name, arguments.output / name)
         shutil.copytree(arguments.work / "plots", arguments.output / "plots", dirs_exist_ok=True)
     return code
 

@@ -22,7 +22,8 @@ from dreamtime.priors.hub import (
     what_it_reads,
 )
 from dreamtime.priors.layouts import check_options
-from dreamtime.toybox.known import nearest_known, read_known, spelled, unknown_words
+from dreamtime.toybox.kinds import SOLIDS
+from dreamtime.toybox.known import goes_together, has_own_colors, nearest_known, read_known, spelled, unknown_words
 from dreamtime.toybox.world import words_of
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,15 @@ CUT_OFF = (
 PLASTER = (
     "The embedded model has seen things without texture only under prompts that name no colour: steps without texture work"
     " against {!r} here."
+)
+
+NOT_TOGETHER = (
+    "The embedded model has never seen such things together, so expect a guess. It knows two only where one is on top of or"
+    f" next to the other, out of these: {', '.join(SOLIDS)}."
+)
+NOT_ITS_COLOR = (
+    "The embedded model has never seen such a second colour, so expect a guess. It knows those of a thing's own part, as in \"a"
+    ' green mushroom with a white stem".'
 )
 
 
@@ -96,7 +106,9 @@ def embedded_advice(settings: Settings) -> tuple[str, ...]:
         return (*taken, f"{nothing} {what_it_knows()}")
     if unknown := ", ".join(map(with_nearest, unknown_words(settings.prompt))):
         return (*taken, f"The embedded model has never seen {unknown}, so expect a guess. {what_it_knows()}")
-    return taken
+    if not goes_together(settings.prompt):
+        return (*taken, NOT_TOGETHER)
+    return taken if has_own_colors(settings.prompt) else (*taken, NOT_ITS_COLOR)
 
 
 def what_it_knows() -> str:

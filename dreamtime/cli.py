@@ -164,11 +164,20 @@ def add_image_command(image: argparse.ArgumentParser) -> None:
         help="auto respects the picture's transparency (default auto)",
     )
     image.add_argument("--show-input", type=Path, metavar="FILE", help="write what the model sees, as a transparent PNG")
-    image.add_argument("--prompt", metavar="TEXT", help="say what it is: a second prior that reads it guides, too")
+    image.add_argument(
+        "--prompt",
+        metavar="TEXT",
+        help="say what it is: a second prior that reads it guides, too, and takes the picture for the front",
+    )
     image.add_argument("--text-prior", metavar="NAME", help="which one, as --prior of the command text; by SDS (default auto)")
-    image.add_argument("--text-weight", type=float, metavar="X", help="how much it counts (default 1)")
+    image.add_argument("--text-weight", type=float, metavar="X", help="how much it counts (default 1; with large priors 0.025)")
     image.add_argument("--rgb", type=float, metavar="X", help="weight of the picture's colours")
     image.add_argument("--mask", type=float, metavar="X", help="weight of its outline")
+    lowest, highest = presets.RANGES["doublings"]
+    doubles = f"how often the resolution doubles on the way to --resolution, {lowest} to {highest}"
+    image.add_argument("--doublings", type=int, metavar="N", help=doubles)
+    for name, told in presets.REGULARIZERS.items():
+        image.add_argument(flag(name), type=float, metavar="X", help=f"weight of {told}")
     add_run_options(image, objectives.WITHOUT_TEXTS)
     add_output_options(image)
 
@@ -438,7 +447,8 @@ def image(arguments: argparse.Namespace) -> None:
         preprocess.save_reference(arguments.show_input, reference)
     if arguments.elevation is None:
         found = math.degrees(image_to_3d.estimated_elevation(settings, reference).elevation)
-        print(f"The picture seems to be taken from about {height_in_words(round(found, 0))}.", file=sys.stderr)
+        seems = f"The picture seems to be taken from about {height_in_words(round(found, 0))}"
+        print(f"{seems}; it is an estimate: give --elevation if you know better.", file=sys.stderr)
         settings = replace(settings, elevation=round(found, 1))
     run = runs.create_run(arguments.runs, settings, reference)
     with runs.attended(run):

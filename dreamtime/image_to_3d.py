@@ -35,7 +35,7 @@ from dreamtime.elevation import Estimate, estimate_elevation, from_above
 from dreamtime.generation import optimise
 from dreamtime.objectives import OBJECTIVES
 from dreamtime.preprocess import Reference
-from dreamtime.presets import PRESETS, WEIGHTINGS, Settings, lowest_timestep_of, one_of, preset, resolve_device
+from dreamtime.presets import PRESETS, RANGES, WEIGHTINGS, Settings, lowest_timestep_of, one_of, preset, resolve_device
 from dreamtime.priors import loading
 from dreamtime.priors.hub import MODELS, on_this_disk, places_of
 from dreamtime.priors.room import out_of_memory
@@ -94,6 +94,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "field_of_view": (20.0, 20.0),
         "rgb": 5000.0,
         "mask": 500.0,
+        "text_weight": 0.025,  # Magic123's: 1 beside 40, and as here guidance scales of 100 and about 5
         "normal_smoothness": 20.0,  # 80 over 4: theirs is of normals from 0 to 1, whose squared differences are a quarter
         "normal_smoothness_3d": 80.0,
         "orientation": 10.0,
@@ -125,7 +126,19 @@ def image_preset(name: str, device: str = "auto", prior: str = EMBEDDED, **chang
     start = PRESETS[size][one_of("preset", name, PRESETS[size])]
     steps = {"steps": int(SHARE_OF_STEPS[name] * own["steps"])} if "steps" in own else {}
     fixed = {"prompt": "", "elevation": ELEVATION, "prior": prior, "device": device}
-    return replace(start, **{**own, **steps, **fixed, **changes})
+    made = {**own, **steps, **fixed, **changes}
+    if "doublings" in changes and "early_views" not in changes:
+        made["early_views"] = views_before(changes["doublings"], own.get("early_views", ()))
+    return replace(start, **made)
+
+
+def views_before(doublings: int, usual: tuple[int, ...]) -> tuple[int, ...]:
+    """A preset's views before each doubling where there are to be more or fewer: those of the same resolutions.
+
+    Where it begins smaller than usual, as many as usual at first.
+    """
+    more = min(max(doublings, 0), RANGES["doublings"][1])  # what is beyond is refused in a moment
+    return (*usual[:1] * int(more), *usual)[len(usual) :]
 
 
 @dataclass(frozen=True)
@@ -273,5 +286,4 @@ def seen_from(settings: Settings, reference: Reference) -> Estimate:
             from_above(settings.resolution, *stand_of(settings)),
             (channels, height, width),
             ESTIMATE_GUIDANCE,
-            seed=settings.seed,
         )

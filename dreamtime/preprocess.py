@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError, features
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError, features
 from torch import Tensor
 
 from dreamtime.checkpoints import write_atomically
@@ -58,6 +58,7 @@ TURNS = {
 
 LEAST_PIXELS = 64  # that must be visible where a picture's own alpha is taken
 SEE_THROUGH = 250  # an alpha below this lets something through
+NOTICEABLE = 4  # of 255, that some colour changes by where a profile means anything but sRGB
 
 
 class BadPicture(ValueError):
@@ -166,7 +167,9 @@ def decoded(opened: Image.Image, name: str) -> Picture:
         if opened.format == "PNG":
             opened.load()  # or `turn_of` would, as the EXIF block may come last, and take the picture's damage for that one's
         turn = turn_of(opened)
-        image = reduced(opened)
+        image, profile = in_srgb(reduced(opened), opened.info.get("icc_profile"))
+        if profile:
+            notes.append(f"colours converted from {profile}")
         if turn is not None:
             image = image if opened.format == "TIFF" else image.transpose(turn)  # a TIFF Pillow has turned already
             notes.append("turned as its EXIF tag says")
@@ -209,6 +212,36 @@ def shrunk(image: Image.Image) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
 
 
+def in_srgb(image: Image.Image, profile: object) -> tuple[Image.Image, str]:
+    """A picture as the colour profile that came with it means it, and what that profile calls itself.
+
+    The picture as it is, and no name, where there is no profile that can be read and applied, or where it changes next to
+    nothing: most pictures come with one of sRGB.
+    """
+    if not isinstance(profile, bytes) or image.mode not in ("L", "LA", "RGB", "RGBA", "CMYK"):
+        return image, ""
+    bare = image.convert(image.mode.removesuffix("A"))
+    try:
+        meant = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        name = printable(ImageCms.getProfileDescription(meant)) or "their profile"
+        converted = ImageCms.profileToProfile(bare, meant, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except Exception:  # a damaged profile, one for other pictures, or a Pillow without the library for them
+        return image, ""
+    if converted is None:  # only where one was to be changed in its place
+        return image, ""
+    changes = np.asarray(converted, dtype=np.int16) - np.asarray(bare.convert("RGB"))
+    if abs(changes).max() < NOTICEABLE:
+        return image, ""
+    if image.mode.endswith("A"):
+        converted.putalpha(image.getchannel("A"))
+    return converted, name
+
+
+def printable(text: str) -> str:
+    """The beginning of a text that a stranger has written, in one line and without what would move a terminal's cursor."""
+    return "".join(character for character in " ".join(text.split()) if character.isprintable())[:60]
+
+
 # -- cutting out
 
 
@@ -235,7 +268,16 @@ def cut_out(picture: Picture, remove_background: RemoveBackground = "auto") -> P
     share = float((mask > 0.5).mean())
     if share < LEAST_OBJECT:
         raise BadPicture("Nothing in the picture stands out from its background: an object before a plainer one is needed.")
-    return Picture(with_alpha(opaque, mask), (*picture.notes, f"background removed by {how}"))
+    notes = (*picture.notes, f"background removed by {how}")
+    if touches_the_frame(mask):
+        notes += ("the object reaches the picture's edge, where it may be cut",)
+    return Picture(with_alpha(opaque, mask), notes)
+
+
+def touches_the_frame(mask: Float[np.ndarray, "H W"]) -> bool:
+    """Whether an object holds a tenth of one of the picture's sides."""
+    seen = mask > 0.5
+    return any(side.mean() > 0.1 for side in (seen[0], seen[-1], seen[:, 0], seen[:, -1]))
 
 
 def object_in(opaque: Image.Image) -> tuple[Float[np.ndarray, "H W"], str]:

@@ -92,6 +92,15 @@ RANGES: dict[str, tuple[float | int, float | int]] = {
 }
 """The least and the most that a number among the settings may be: page, API and command line have their bounds from here."""
 
+REGULARIZERS = {
+    "opacity": "emptying space that is not needed",
+    "orientation": "turning what is seen towards the camera",
+    "entropy": "making each pixel all object or none",
+    "normal_smoothness": "smoothing normals in the image",
+    "normal_smoothness_3d": "smoothing normals in space",
+}
+"""What those regularizers do whose weights people may choose beside a picture."""
+
 CALLED = {
     "lora_scale": "LoRA scale",
     "second_learning_rate": "learning rate of the second predictor",

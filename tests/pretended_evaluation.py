@@ -3,6 +3,7 @@
 import json
 import math
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ def fails(cell: Settings) -> bool:
     return cell.prompt == "a red cube" and cell.schedule == "uniform" and cell.seed == 1
 
 
-def pretend(cell: Settings, folder: Path) -> None:
+def pretend(cell: Settings, folder: Path, asked_to_end: Callable[[], bool] = cells.never) -> None:
     """A cell's files: noise to look at, an IoU that rises with the steps and twice as fast under the better schedule."""
     folder.mkdir(parents=True)
     draw = Generator().manual_seed(zlib.crc32(f"{cell.prompt} {cell.seed}".encode()))

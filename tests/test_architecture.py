@@ -80,7 +80,7 @@ WRAPPED_BY: dict[str, set[str]] = {
     "scipy": {"meshes", "evaluation", "matting"},
     "skimage": {"evaluation", "matting"},
     "spaces": {"ui", "app"},
-    "starlette": {"ui.app", "ui.privacy"},
+    "starlette": {"ui.app", "ui.bodies", "ui.privacy"},
     "tinycudann": {"representations.hash_grid"},
     "tqdm": {"cli", "evaluation.command", "toybox.portraits", "toybox.training"},
     "transformers": {

@@ -11,10 +11,22 @@ from safetensors.torch import save_file
 from tiny_models import tiny_flow_pipeline, tiny_pipeline, tiny_xl_pipeline
 from torch import zeros
 
-from dreamtime.beforehand import CUT_OFF, MANY_WORDS, PLASTER, advice, check_comparable, check_ingredients, describe
+from dreamtime.beforehand import (
+    CUT_OFF,
+    MANY_WORDS,
+    NOT_ITS_COLOR,
+    NOT_TOGETHER,
+    PLASTER,
+    advice,
+    check_comparable,
+    check_ingredients,
+    describe,
+)
 from dreamtime.image_to_3d import EMBEDDED, image_preset
 from dreamtime.presets import Settings, preset
 from dreamtime.priors.folders import TINY_VAE, ModelUnavailable
+from dreamtime.toybox.kinds import SOLIDS
+from dreamtime.toybox.known import has_own_colors, read_known, unknown_words
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +150,32 @@ def test_the_embedded_model_knows_no_coloured_thing_without_texture(prompt: str,
 def test_a_prompt_without_words_tells_the_embedded_model_nothing(prompt: str, said: bool) -> None:
     advised = any(note.startswith("The prompt holds no word") for note in advice(preset("draft", "cpu", prompt=prompt)))
     assert advised == said
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ("a red cube on top of a blue ball", ()),
+        ("a green mushroom with a white stem", ()),
+        ("a red car on top of a blue house", (NOT_TOGETHER,)),
+        ("a red cube with a white stem", (NOT_ITS_COLOR,)),
+        ("a red cube next to a mug with a white stem", (NOT_TOGETHER,)),  # one note is enough
+    ],
+)
+def test_known_words_in_an_odd_combination_are_told_to_the_embedded_models_users_alone(
+    models: Path, prompt: str, said: tuple[str, ...]
+) -> None:
+    assert advice(preset("draft", "cpu", prompt=prompt)) == said
+    assert advice(image_preset("draft", "cpu", prompt=prompt, text_prior="toybox")) == said
+    assert {NOT_TOGETHER, NOT_ITS_COLOR}.isdisjoint(advice(replace(asked(models / "sd"), prompt=prompt)))
+
+
+def test_what_goes_together_is_true_of_the_embedded_model() -> None:
+    known, (example,) = read_known(), NOT_ITS_COLOR.split('"')[1::2]
+    assert known.pairs
+    assert set(SOLIDS) <= set(known.kinds)
+    assert not unknown_words(example)
+    assert has_own_colors(example)
 
 
 def test_what_a_model_of_unknown_make_is_taken_for_is_said(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The tables that benchmarks keep: no row is lost, none of another model is taken for one of this."""
 
 import csv
+import os
+import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,21 @@ import pytest
 import torch
 from tiny_models import tiny_pipeline
 
-from benchmarks import clock, exact_prior, headline, objectives, reading, rows, ruler, schedules, text_to_3d, tiny_vae
+from benchmarks import (
+    clock,
+    exact_prior,
+    headline,
+    objectives,
+    reading,
+    rows,
+    ruler,
+    schedules,
+    text_to_3d,
+    tiny_vae,
+    verdicts,
+)
 from dreamtime import assembly, presets
+from dreamtime.cli import build_parser
 from dreamtime.evaluation.geometry import score
 from dreamtime.presets import Settings
 from dreamtime.toybox import WEIGHTS
@@ -74,6 +89,69 @@ def test_the_summary_of_exact_priors_is_of_one_model():
     text = exact_prior.summary([{**OLD, **key}, {**OLD, **key, "model": "new", "iou_scaled": "0.9000"}], "new")
     assert "Model new. Rows of other models that are left out: 1." in text
     assert "| the truth | images | draft | 0.90 | nan |" in text
+
+
+ROOT = Path(rows.__file__).resolve().parent.parent
+OUTSIDE = Path(ROOT.anchor) / "somewhere" / "else"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], ""),
+        (["--repeats", "3"], " --repeats 3"),
+        (["--model", "owner/model", "--output", "benchmarks/told"], " --model owner/model --output benchmarks/told"),
+        (["--output", str(ROOT / "benchmarks" / "told")], " --output benchmarks/told"),
+        (["--work", str(OUTSIDE)], " --work PATH"),
+        ([f"--work={OUTSIDE}", "--seeds=2"], " --work=PATH --seeds=2"),
+        (["--work", os.path.join("..", "..", "..", "elsewhere")], " --work PATH"),
+    ],
+)
+def test_a_table_says_by_which_command_it_was_made_and_nothing_of_this_machine(
+    words: list[str], told: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(ROOT)
+    script = ROOT / "benchmarks" / "speed.py"
+    assert rows.made_by([str(script), *words]) == f"python -m benchmarks.speed{told}"
+    assert rows.made_by([str(OUTSIDE / "speed.py"), *words]) == ""
+    monkeypatch.setattr(sys, "argv", [str(script), *words])
+    machine, made = rows.measured_on().splitlines()
+    assert machine.endswith(f"torch {torch.__version__}.")
+    assert made == f"Made by `python -m benchmarks.speed{told}`."
+
+
+@pytest.mark.parametrize(
+    ("present", "told"), [(True, "CPU cores, NVIDIA Imagined, Python"), (False, "CPU cores, no GPU, Python")]
+)
+def test_a_table_names_the_gpu(present: bool, told: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: present)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA Imagined")
+    assert told in rows.measured_on()
+
+
+@pytest.mark.parametrize("benchmark", [verdicts, headline])
+def test_runs_that_are_kept_are_made_on_a_cpu_unless_somebody_asks(
+    benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[list[str]] = []
+    monkeypatch.setattr(benchmark, "dreamtime", lambda words: asked.append(words) or 2)
+    for more in ([], ["--device", "cuda"]):
+        monkeypatch.setattr(sys, "argv", ["", "--work", str(tmp_path), *more])
+        assert benchmark.main() == 2
+    devices = [build_parser().parse_args(words).device for words in asked]
+    assert devices == ["cpu", "cuda"]
+
+
+def test_what_was_not_made_is_not_kept_from_before(tmp_path: Path):
+    made, kept = tmp_path / "made.csv", tmp_path / "kept.csv"
+    made.write_text("new")
+    kept.write_text("old")
+    verdicts.keep(made, kept)
+    assert kept.read_text() == "new"
+    made.unlink()
+    verdicts.keep(made, kept)
+    assert not kept.exists()
+    verdicts.keep(made, kept)
 
 
 @pytest.mark.parametrize("benchmark", [text_to_3d, objectives, exact_prior])

@@ -81,7 +81,8 @@ def test_the_elevation_is_estimated_when_asked_for_and_told(
     out, err = capsys.readouterr()
     (told,) = [line for line in err.splitlines() if line.startswith("The picture seems to be taken from about")]
     found = settings_in(tmp_path / "runs")["elevation"]
-    assert f"taken from about {height_in_words(round(found, 0))}." in told
+    caveat = "it is an estimate: give --elevation if you know better."
+    assert told.endswith(f"taken from about {height_in_words(round(found, 0))}; {caveat}")
     assert found in (-10, 0, 10, 20, 30, 40, 50)
     assert json.loads(out)["steps"] == 2
 
@@ -89,6 +90,16 @@ def test_the_elevation_is_estimated_when_asked_for_and_told(
 def test_an_elevation_in_degrees_is_taken_as_it_is(picture: Path, tmp_path: Path) -> None:
     assert main(["image", str(picture), "--elevation", "-7.5", "--runs", str(tmp_path / "runs"), *SMALL]) == 0
     assert settings_in(tmp_path / "runs")["elevation"] == -7.5
+
+
+def test_every_regularizer_and_the_resolution_on_the_way_can_be_chosen(picture: Path, tmp_path: Path) -> None:
+    weights = {"opacity": 1.0, "orientation": 2.0, "entropy": 0.5, "normal_smoothness": 3.0, "normal_smoothness_3d": 4.0}
+    options = [word for name, weight in weights.items() for word in (f"--{name.replace('_', '-')}", str(weight))]
+    options += ["--runs", str(tmp_path / "runs"), *SMALL, "--resolution", "32", "--doublings", "1"]
+    assert main(["image", str(picture), *options]) == 0
+    settings = settings_in(tmp_path / "runs")
+    assert {name: settings[name] for name in weights} == weights
+    assert (settings["resolution"], settings["doublings"]) == (32, 1)
 
 
 def test_a_prompt_beside_the_picture_has_a_reader(picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -134,6 +145,9 @@ def test_a_run_from_a_picture_goes_on_without_it(picture: Path, tmp_path: Path, 
         (["{good}", "--prior", "no such model"], "'no such model' is no file, no folder"),
         (["{good}", "--objective", "vsd"], "learns in a UNet that reads text"),
         (["{good}", "--preset", "best"], "Unknown preset 'best'"),
+        (["{good}", "--entropy", "-1"], "The entropy must lie between 0 and 1000000, got -1"),
+        (["{good}", "--doublings", "5"], "The number of doublings must lie between 0 and 4, got 5"),
+        (["{good}", "--resolution", "64", "--doublings", "4"], "The resolution of the first steps must lie between 8 and 1024"),
         (["{good}", "--text-weight", "9"], "The option --text-weight is about who reads a --prompt, and there is none"),
         (["{good}", "--text-prior", "nonsense"], "The option --text-prior is about who reads a --prompt"),
         (["{good}", "--show-input", "shown.jpg"], "must end in .png"),

@@ -165,9 +165,9 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_been(
     cells.measure(settings, tmp_path / "whole")
     made, keep = list[int](), cells.keep
 
-    def cut_off(folder: Path, dream: Dream, cost: cells.Cost, seen: list[cells.Glance]) -> None:
-        keep(folder, dream, cost, seen)
-        if seen[-1].step == 2:
+    def cut_off(folder: Path, run: cells.Run) -> None:
+        keep(folder, run)
+        if run.step == 2:
             raise Interrupted
 
     monkeypatch.setattr(cells, "keep", cut_off)
@@ -184,11 +184,64 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_been(
     monkeypatch.setattr(cells.text_to_3d, "text_to_3d", watched)
     cells.measure(settings, tmp_path / "parts")
     assert made == [3]
-    whole, parts = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "parts"))
-    assert whole["measures"] == parts["measures"]
+    assert_same_results(tmp_path / "whole", tmp_path / "parts")
+
+
+def assert_same_results(whole: Path, parts: Path) -> None:
+    """Of a run in one go and one that was interrupted, of which nothing else is left."""
+    one, other = (json.loads((folder / "result.json").read_text()) for folder in (whole, parts))
+    assert one["measures"] == other["measures"]
     for name in ("color.png", "bare.png", "curve.csv", "curve.png", "solid.safetensors"):
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes(), name
-    assert not list(tmp_path.rglob(cells.CHECKPOINT))
+        assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
+    assert {path.name for path in whole.iterdir()} == {path.name for path in parts.iterdir()}
+    assert not {cells.CHECKPOINT, cells.NOTE} & {path.name for path in parts.iterdir()}
+
+
+def test_asked_to_end_a_run_is_kept_after_the_step_that_it_is_at(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Before it was looked at for the first time, between two looks, and after its last step."""
+    monkeypatch.setattr(cells, "GLANCES", 2)  # of five steps the second and the last
+    settings = replace(settings, steps=5)
+    cells.measure(settings, tmp_path / "whole")
+    parts = tmp_path / "parts"
+    for first, last, seen in ((0, 1, []), (1, 3, [2]), (3, 5, [2, 5])):
+        answers = iter([False] * (last - first) + [True])  # to the question at the start, and after each step
+        with pytest.raises(KeyboardInterrupt):
+            cells.measure(settings, parts, answers.__next__)
+        cells.note_what_is_kept(parts)
+        assert cells.noted(parts) == last
+        assert [glance.step for glance in cells.read_curve(parts)] == seen
+    cells.measure(settings, parts)
+    assert_same_results(tmp_path / "whole", parts)
+
+
+def test_who_is_asked_to_end_begins_nothing(settings: Settings, tmp_path: Path):
+    with pytest.raises(KeyboardInterrupt):
+        cells.measure(settings, tmp_path / "cell", lambda: True)
+    assert not (tmp_path / "cell").exists()
+
+
+def test_a_run_notes_the_step_that_it_is_at(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cells, "NOTE_SECONDS", -1.0)
+    told = list[int]()
+
+    def asked() -> bool:
+        told.append(cells.noted(tmp_path))
+        return False
+
+    cells.measure(settings, tmp_path, asked)
+    assert told == [0, 1, 2, 3]  # before the start, and after each step
+
+
+def test_the_note_of_a_run_that_was_killed_is_what_is_kept(tmp_path: Path):
+    cells.note(tmp_path, 57)
+    cells.note_what_is_kept(tmp_path)
+    assert cells.noted(tmp_path) == 0
+    (tmp_path / cells.CHECKPOINT).write_bytes(b"no checkpoint")
+    cells.note_what_is_kept(tmp_path)
+    assert cells.noted(tmp_path) == 0
+    cells.note_what_is_kept(tmp_path / "not begun")
 
 
 def test_a_damaged_checkpoint_is_begun_anew(settings: Settings, tmp_path: Path):
@@ -197,15 +250,15 @@ def test_a_damaged_checkpoint_is_begun_anew(settings: Settings, tmp_path: Path):
     assert [glance.step for glance in cells.read_curve(tmp_path)] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("curve", ["", "step,iou\n", "step,iou\n1,0.5\n"])
+@pytest.mark.parametrize("curve", ["", "step,iou\n", "step,iou\n1,0.5\n", "step,iou\n2,0.5\n"])
 def test_a_checkpoint_without_all_that_was_seen_is_begun_anew(settings: Settings, tmp_path: Path, curve: str):
     """Its clock and its steps would be counted from another place than its scene stands at."""
-    dream, cost, _ = cells.begun(settings, tmp_path)
-    keep = cells.Glance(2, 0.5, torch.zeros(PREVIEWS, PREVIEW_RESOLUTION, PREVIEW_RESOLUTION, 3))
-    cells.keep(tmp_path, dream, cost, [replace(keep, step=1), keep])
-    assert [glance.step for glance in cells.begun(settings, tmp_path)[2]] == [1, 2]
+    run = cells.begun(settings, tmp_path)
+    seen = cells.Glance(2, 0.5, torch.zeros(PREVIEWS, PREVIEW_RESOLUTION, PREVIEW_RESOLUTION, 3))
+    cells.keep(tmp_path, replace(run, seen=[replace(seen, step=1), seen], step=2))
+    assert [glance.step for glance in cells.begun(settings, tmp_path).seen] == [1, 2]
     (tmp_path / "curve.csv").write_text(curve)
-    assert cells.begun(settings, tmp_path)[2] == []
+    assert (cells.begun(settings, tmp_path).seen, cells.begun(settings, tmp_path).step) == ([], 0)
     assert not (tmp_path / cells.CHECKPOINT).exists()
 
 

@@ -2,16 +2,19 @@
 
 import hashlib
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +22,7 @@ import pytest
 import torch
 
 from dreamtime.evaluation import grid
+from dreamtime.evaluation.cells import note
 from dreamtime.evaluation.grid import EvaluationError
 from dreamtime.presets import Settings, preset
 from dreamtime.toybox import WEIGHTS
@@ -111,6 +115,78 @@ def test_interrupted_and_started_again_nothing_is_redone(tmp_path: Path, error: 
     assert not first.asked.keys() & second.asked.keys()
     assert len(first.asked) + len(second.asked) == len(cells)
     assert all(grid.is_done(tmp_path, cell) for cell in cells)
+
+
+def test_there_is_time_for_a_look_while_cells_are_at_work(tmp_path: Path, thread: Executor, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(grid, "TICK", 0.01)
+    looked_at = threading.Event()
+
+    def work(cell: Settings, folder: Path) -> None:
+        assert looked_at.wait(60)
+
+    cells = plan(1, 1)
+    assert set(grid.work_through(tmp_path, cells, work, thread, looked_at.set)) == set(cells)
+
+
+def test_the_steps_of_a_cell_are_counted_from_its_note_to_its_end(tmp_path: Path):
+    (cell, *_) = plan()
+    folder = grid.folder_of(tmp_path, cell)
+    assert grid.steps_done(tmp_path, cell) == 0
+    folder.mkdir(parents=True)
+    note(folder, 3)
+    assert grid.steps_done(tmp_path, cell) == 3
+    (folder / "result.json").write_text("{}")
+    assert grid.steps_done(tmp_path, cell) == cell.steps == 10
+
+
+def test_workers_are_asked_to_end_once_a_block_is_left_early(tmp_path: Path):
+    before = list[bool]()
+
+    def interrupted() -> None:
+        with grid.question_of_end(tmp_path) as asked_to_end:
+            before.append(asked_to_end())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert before == [False]
+    assert (tmp_path / grid.STOP).exists()
+    with grid.question_of_end(tmp_path) as asked_to_end:
+        assert not asked_to_end()
+    assert not asked_to_end()
+
+
+class Lingering(BaseProcess):
+    """A process that would take so many seconds to its end, on a clock of its own."""
+
+    def __init__(self, seconds: float, clock: list[float], interrupt: bool = False) -> None:
+        self.seconds, self.clock, self.interrupt, self.killed = seconds, clock, interrupt, False
+
+    def join(self, timeout: float | None = None) -> None:
+        assert timeout is not None
+        if self.interrupt:
+            raise KeyboardInterrupt
+        self.clock[0] += min(timeout, max(0, self.seconds - self.clock[0]))
+
+    def kill(self) -> None:
+        self.killed = self.seconds > self.clock[0]
+
+
+def test_processes_have_a_moment_together_to_end(monkeypatch: pytest.MonkeyPatch):
+    clock = [0.0]
+    monkeypatch.setattr(grid.time, "monotonic", lambda: clock[0])
+    lingering = [Lingering(seconds, clock) for seconds in (9.0, 3.0, 60.0, 70.0)]
+    grid.end(lingering)
+    assert [process.killed for process in lingering] == [False, False, True, True]
+    assert clock[0] == grid.PATIENCE
+
+
+def test_a_second_interrupt_waits_for_nobody(monkeypatch: pytest.MonkeyPatch):
+    clock = [0.0]
+    lingering = [Lingering(3.0, clock, interrupt=True), Lingering(3.0, clock)]
+    with pytest.raises(KeyboardInterrupt):
+        grid.end(lingering)
+    assert all(process.killed for process in lingering)
 
 
 def test_a_half_written_cell_is_done_again(tmp_path: Path, thread: Executor):
@@ -251,10 +327,41 @@ def test_workers_are_bounded_by_the_cores():
             grid.checked_workers(workers, "cpu")
 
 
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({}, math.inf),
+        ({"cpu.max": "max 100000\n"}, math.inf),
+        ({"cpu.max": "250000 100000\n"}, 2.5),
+        ({"cpu.max": "what is this\n"}, math.inf),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3.0),
+        ({"cpu/cpu.cfs_quota_us": "300000\n"}, math.inf),
+    ],
+)
+def test_a_containers_quota_is_read(tmp_path: Path, files: dict[str, str], quota: float):
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert grid.quota(tmp_path) == quota
+
+
+@pytest.mark.parametrize(("affinity", "quota", "cores"), [(8, math.inf, 8), (8, 2.5, 2), (2, 3.0, 2), (8, 0.2, 1)])
+def test_a_container_has_no_more_cores_than_its_quota_is_worth(
+    affinity: int, quota: float, cores: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(grid.os, "sched_getaffinity", lambda process: set(range(affinity)), raising=False)
+    monkeypatch.setattr(grid, "quota", lambda: quota)
+    assert grid.cores() == cores
+    assert grid.checked_workers(None, "cpu") == cores
+
+
 def test_a_folder_is_made_and_opened_again(tmp_path: Path):
     for _ in range(2):
         grid.open_folder(tmp_path / "new", plan()[0])
-    grid.open_folder(tmp_path / "new", plan()[-1])  # another prompt, schedule, number of steps and seed
+    common = grid.open_folder(tmp_path / "new", plan()[-1])  # another prompt, schedule, number of steps and seed
+    assert common == json.loads((tmp_path / "new" / "settings.json").read_text())
+    assert common["weights"] == grid.weights_of(plan()[0])
     assert (tmp_path / "new" / "cells").is_dir()
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamtime.evaluation.prompt_sets import GROUPS, MOST, group_of, prompts_of, training_objects, truth_of
+from dreamtime.evaluation.prompt_sets import GROUPS, MOST, group_of, look_alikes, prompts_of, training_objects, truth_of
 from dreamtime.toybox.world import Pair, Thing, held_out
 
 
@@ -88,3 +88,27 @@ def test_the_most_that_can_be_asked_for_is_there():
 def test_only_what_the_toybox_knows_entirely_has_a_truth(prompt: str, truth: Thing | Pair | None, group: str):
     assert truth_of(prompt) == truth
     assert group_of(prompt) == group
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("a red ball", "a red sphere"),
+        ("a red cube", "a photo of a red box, side view"),
+        ("a green mushroom", "a green mushroom with a white stem"),
+        ("a red cube next to a blue sphere", "a blue ball beside a red cube"),
+    ],
+)
+def test_other_words_for_the_same_and_a_twin_look_alike(first: str, second: str):
+    assert look_alikes([first, "a corgi", second, "a green robot"]) == [(first, second)]
+    assert look_alikes([first, second, second.replace("a ", "", 1)]) == [(first, second), (first, second.replace("a ", "", 1))]
+
+
+def test_what_differs_to_the_eye_or_has_no_truth_does_not_look_alike():
+    things = ["a red ball", "a blue ball", "a red cube", "a green mushroom", "a green mushroom with a red stem"]
+    pairs = ["a red cube on a blue ball", "a blue ball on a red cube", "a red cube next to a blue ball"]
+    assert look_alikes([*things, *pairs, "a corgi", "a dog", "a ball", "a sphere"]) == []
+
+
+def test_no_two_of_the_published_set_look_alike():
+    assert look_alikes(prompts_of("toybox:heldout")) == []

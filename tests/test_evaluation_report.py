@@ -4,17 +4,30 @@ import csv
 import json
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from pretended_evaluation import PROMPTS, fails, plan, pretend
 from tiny_scorer import write_tiny_scorer
 
-from dreamtime.evaluation import grid, summary
-from dreamtime.evaluation.report import Report, ratio_sentence, speedup_sentence, strict, write_report
+from dreamtime.evaluation import grid, summary, tables
+from dreamtime.evaluation.report import (
+    Report,
+    nothing,
+    parts_of,
+    ratio_sentence,
+    speedup_sentence,
+    strict,
+    write_report,
+    write_table,
+)
 from dreamtime.evaluation.scorers import load_scorer
+from dreamtime.evaluation.views import RESOLUTION, VIEWS, Portrait
+from dreamtime.presets import Settings
 
 TARGETS = (0.15, 0.3)
 MADE = {"made by": "python -m dreamtime evaluate --prompts 'a & b'", "on": "2026-11-20"}
@@ -95,7 +108,7 @@ def test_a_slower_schedule_that_gets_there_has_its_ratio():
 def test_the_same_quality_is_told_of_both_with_the_steps_of_each():
     """One climbs to 0.4, the other to 0.28: that both end with."""
     table = climbing(28)
-    some, most = summary.speedups(table, "iou", (0.2, 0.35))
+    some, most = summary.speedups(table, "iou", (0.2,))
     assert (some["target"], some["schedule_steps"], some["reference_steps"]) == pytest.approx((0.2, 20, 5))
     assert (most["target"], most["schedule_steps"], most["reference_steps"]) == pytest.approx((0.28, 28, 7))
     assert [row["value"] for row in (some, most)] == pytest.approx([4, 4])
@@ -105,6 +118,24 @@ def test_the_same_quality_is_told_of_both_with_the_steps_of_each():
     )
     assert "to IoU 0.280, the most that both end with (28 steps against 7)" in speedup_sentence(most)
     assert summary.speedups(table[table.schedule == "uniform"], "iou", (0.2,)) == []
+
+
+def test_a_target_that_one_schedule_alone_reaches_is_told():
+    """One climbs to 0.4 within 10 steps, the other to 0.28 within 28."""
+    one, neither, _ = summary.speedups(climbing(28), "iou", (0.35, 0.5))
+    assert (one["value"], one["schedule_steps"]) == (math.inf, math.inf)
+    assert one["reference_steps"] == pytest.approx(8.75)
+    assert speedup_sentence(one) == "uniform never reaches IoU 0.350 within 28 steps; time-prioritized does at 9."
+    assert (neither["value"], neither["schedule_steps"], neither["reference_steps"]) == (math.inf,) * 3
+    assert speedup_sentence(neither) == "Neither uniform within 28 steps nor time-prioritized within 10 reaches IoU 0.500."
+    json.dumps(strict([one, neither]), allow_nan=False)
+
+
+def test_a_target_that_the_reference_alone_misses_is_told():
+    table = climbing(60)  # to 0.6 against 0.4
+    (found, _) = summary.speedups(table, "iou", (0.5,))
+    assert found["value"] == 0
+    assert speedup_sentence(found) == "time-prioritized never reaches IoU 0.500 within 10 steps; uniform does at 50."
 
 
 def test_of_each_run_it_is_told_when_it_came_to_a_quality(written: Report):
@@ -145,6 +176,51 @@ def test_the_tables_are_tidy(written: Report):
     assert len(rows) == len(plan())
     assert len({(row["prompt"], row["schedule"], row["steps"], row["seed"]) for row in rows}) == len(rows)
     assert sum(row["failure"] != "" for row in rows) == sum(map(fails, plan()))
+
+
+def test_a_report_that_is_interrupted_leaves_the_last_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "results.csv"
+    write_table(path, pd.DataFrame({"iou": [0.5]}))
+    before = path.read_bytes()
+
+    def half(table: pd.DataFrame, target: Path, index: bool) -> None:
+        target.write_bytes(b"io")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", half)
+    with pytest.raises(KeyboardInterrupt):
+        write_table(path, pd.DataFrame({"iou": [0.6]}))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_every_part_of_a_report_is_told_when_it_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    picture = torch.full((VIEWS, RESOLUTION, RESOLUTION, 3), 0.5)
+    monkeypatch.setattr(tables, "portrait_of_truth", lambda what: Portrait(picture, picture))  # which takes its time
+    planned = [cell for cell in plan(seeds=1) if (cell.schedule, cell.steps) == ("uniform", 2)]
+    for cell in planned:
+        pretend(cell, grid.folder_of(tmp_path, cell))
+    told = list[str]()
+    report_of(tmp_path, planned, lambda: told.append("done"))
+    assert len(told) == parts_of(planned) == 3 + 2 + 3  # two cubes have a truth
+
+
+def test_diversity_needs_two_seeds(written: Report, tmp_path: Path):
+    assert (written.page.parent / "diversity.csv").is_file()
+    for path in (written.page, written.page.parent / "summary.md"):
+        assert "Diversity needs two seeds." not in path.read_text(encoding="utf-8")
+    planned = [cell for cell in plan(seeds=1) if cell.prompt == PROMPTS[2]]
+    for cell in planned:
+        pretend(cell, grid.folder_of(tmp_path, cell))
+    (tmp_path / "diversity.csv").write_text("of more seeds, before")
+    report = report_of(tmp_path, planned)
+    assert not (tmp_path / "diversity.csv").exists()
+    for path in (report.page, tmp_path / "summary.md"):
+        assert path.read_text(encoding="utf-8").count("Diversity needs two seeds.") == 1
+
+
+def report_of(root: Path, planned: list[Settings], done: Callable[[], object] = nothing) -> Report:
+    return write_report(root, planned, load_scorer(str(write_tiny_scorer(root / "scorer"))), MADE, TARGETS, done)
 
 
 def test_the_page_holds_everything_and_asks_for_nothing(written: Report):

@@ -15,7 +15,8 @@ from dreamtime.evaluation import cells, grid, report, tables
 from dreamtime.evaluation.grid import EvaluationError
 from dreamtime.evaluation.scorers import Scorer, load_scorer
 from dreamtime.evaluation.tables import Features, Texts
-from dreamtime.evaluation.views import PREVIEWS, VIEWS
+from dreamtime.evaluation.views import PREVIEWS, RESOLUTION, VIEWS, Portrait
+from dreamtime.toybox.world import Object, Thing
 
 DAMAGED = r"^The results in {} are damaged: delete that folder, and they are made again\.$"
 PROMPTS = ("a red cube", "a blue cube", "a blue robot", "a red cone next to a blue sphere", "a corgi on the moon")
@@ -125,7 +126,10 @@ def pretended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_there_is_a_row_per_cell(pretended: Path, scorer: Scorer):
     planned = plan()
     texts = tables.texts_of(list(dict.fromkeys(cell.prompt for cell in planned)), scorer)
-    table = tables.results_table(pretended, planned, scorer, texts)
+    table = tables.results_table(pretended, planned, scorer, texts, {"preset": "draft", "weights": "0a1b", "on": "today"})
+    assert set(zip(table.prior, table.preset, table.weights, table.scorer, strict=True)) == {
+        ("toybox", "draft", "0a1b", scorer.name)
+    }
     assert list(zip(table.prompt, table.schedule, table.steps, table.seed, strict=True)) == [
         (cell.prompt, cell.schedule, cell.steps, cell.seed) for cell in planned
     ]
@@ -147,10 +151,29 @@ def test_a_failed_run_of_free_text_has_no_overlap_either(tmp_path: Path, scorer:
     monkeypatch.setattr("pretended_evaluation.fails", lambda cell: cell.seed == 1)
     for cell in planned:
         pretend(cell, grid.folder_of(tmp_path, cell))
-    table = tables.results_table(tmp_path, planned, scorer, tables.texts_of(list(PRETENDED), scorer))
+    table = tables.results_table(tmp_path, planned, scorer, tables.texts_of(list(PRETENDED), scorer), {})
     assert (table.failure != "").sum() == len(planned) / 2
-    assert "iou" not in table or table.iou.isna().all()
+    assert table.iou.isna().all()
     assert table.r_color.notna().all()
+
+
+@pytest.mark.parametrize("prompt", [*PRETENDED, None])
+def test_the_columns_are_the_same_whatever_the_prompts(pretended: Path, scorer: Scorer, prompt: str | None):
+    planned = [cell for cell in plan() if prompt in (cell.prompt, None)]
+    texts = tables.texts_of(list(dict.fromkeys(cell.prompt for cell in planned)), scorer)
+    table = tables.results_table(pretended, planned, scorer, texts, {})
+    curves = tables.curves_table(pretended, planned, scorer, texts)
+    columns = list(tables.with_steps_to(table, curves, (0.25, 0.5)))
+    assert columns == [*tables.COLUMNS, "steps_to_iou_0.25", "steps_to_iou_0.5"]
+    assert columns[:4] == list(cells.CELL)
+    assert len(set(columns)) == len(columns)
+
+
+def test_whatever_a_scorer_says_has_its_column(texts: Texts):
+    for prompt in PROMPTS:
+        assert tables.judged(seen(texts, [prompt] * 8, [tables.geometry_text(prompt)] * 8), prompt, texts).keys() <= {
+            *tables.COLUMNS
+        }
 
 
 def test_curves_have_a_row_per_glance_and_failed_runs_count_as_nothing(pretended: Path, scorer: Scorer):
@@ -245,3 +268,24 @@ def test_the_truth_is_judged_by_its_own_pictures(scorer: Scorer):
     table = tables.truth_table(texts, scorer)
     assert table.prompt.tolist() == ["a red cube"]
     assert {"r_color", "r_geometry", "kind_right", "color_right"} <= set(table.columns)
+
+
+def test_the_truth_is_drawn_once_for_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    drawn, cube = list[Object](), Thing("cube", "red")
+    picture = torch.full((VIEWS, RESOLUTION, RESOLUTION, 3), 0.4)
+
+    def portray(what: Object) -> Portrait:
+        drawn.append(what)
+        return Portrait(picture, 1 - picture)
+
+    monkeypatch.setattr(tables, "portrait_of_truth", portray)
+    first, again = tables.kept_truth(tmp_path, cube), tables.kept_truth(tmp_path, cube)
+    assert drawn == [cube]
+    torch.testing.assert_close(first.color, picture)
+    torch.testing.assert_close(vars(again), vars(first))
+    tables.kept_truth(tmp_path, Thing("cube", "blue"))
+    assert drawn == [cube, Thing("cube", "blue")]
+    for path in tmp_path.rglob("bare.png"):
+        path.write_bytes(path.read_bytes()[:100])  # as an interruption may leave it
+    torch.testing.assert_close(vars(tables.kept_truth(tmp_path, cube)), vars(first))
+    assert drawn[2:] == [cube]

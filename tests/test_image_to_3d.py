@@ -157,6 +157,27 @@ def test_the_preset_for_large_priors_has_the_published_numbers() -> None:
     assert preset.doublings == 2
 
 
+@pytest.mark.parametrize(("doublings", "views"), [(0, ()), (1, (4,)), (2, (12, 4)), (3, (12, 12, 4)), (4, (12, 12, 12, 4))])
+def test_other_doublings_keep_the_views_of_a_resolution(doublings: int, views: tuple[int, ...]) -> None:
+    assert image_to_3d.image_preset("draft", "cpu", "zero123-xl", doublings=doublings).early_views == views
+    assert image_to_3d.image_preset("draft", "cpu", doublings=min(doublings, 3)).early_views == ()
+    asked = image_to_3d.image_preset("draft", "cpu", "zero123-xl", doublings=1, early_views=(7,))
+    assert asked.early_views == (7,)
+
+
+@pytest.mark.parametrize("doublings", [-1, 5, 10**12])
+def test_doublings_that_nobody_can_have_are_refused(doublings: int) -> None:
+    with pytest.raises(ValueError, match="number of doublings must lie between 0 and 4"):
+        image_to_3d.image_preset("draft", "cpu", "zero123-xl", doublings=doublings)
+
+
+def test_every_regularizer_that_can_be_weighed_is_a_term_of_its_own() -> None:
+    (step,) = steps_of(settings(steps=1, **dict.fromkeys(presets.REGULARIZERS, 2.0)))
+    terms = {name.replace("_", " ").replace("normal smoothness 3d", "3D normal smoothness") for name in presets.REGULARIZERS}
+    assert step.losses.keys() == {"distillation", "rgb", "mask"} | terms
+    assert step.losses.keys() - steps_of(settings(steps=1))[0].losses.keys() == terms, "without a weight there is none"
+
+
 def test_a_run_shows_as_many_views_as_its_resolution_allows() -> None:
     chosen = settings(resolution=32, doublings=1, views=1, early_views=(3,))
     assert [step.rendering.image.shape[:2] for step in steps_of(chosen)] == [(4, 16)] * 2 + [(2, 32)] * 4

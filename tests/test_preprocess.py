@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageCms, ImageDraw
 from torch import Generator
 
 from dreamtime import preprocess
@@ -69,6 +69,15 @@ def photo(size: int = 128) -> Image.Image:
 
 def pixels(source: preprocess.Source) -> np.ndarray:
     return np.asarray(read_picture(source).image)
+
+
+def test_an_object_that_the_frame_cuts_is_cut_out_and_told():
+    image = Image.new("RGB", (128, 128), "white")
+    ImageDraw.Draw(image).ellipse((60, 30, 170, 110), fill=(200, 30, 20))
+    found = cut_out(read_picture(encoded(image)))
+    assert found.notes[-1] == "the object reaches the picture's edge, where it may be cut"
+    assert np.asarray(found.image)[70, 120, 3] == 255
+    assert cut_out(read_picture(encoded(photo()))).notes[-1].startswith("background removed by")
 
 
 # -- bad input: one sentence each
@@ -370,6 +379,103 @@ def test_grey_with_and_without_alpha_and_one_bit():
     assert (pixels(encoded(Image.fromarray(grey))) == np.dstack([grey, grey, grey, np.full_like(grey, 255)])).all()
     bits = Image.fromarray(grey > 127)
     assert (pixels(encoded(bits))[..., 1] == (grey > 127) * 255).all()
+
+
+# -- colour profiles
+
+SRGB: bytes = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+LAB: bytes = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+SWAPPED = SRGB.replace(b"rXYZ", b"????").replace(b"bXYZ", b"rXYZ").replace(b"????", b"bXYZ")  # what it calls red is blue
+
+
+def made_profile(space: bytes, connection: bytes, name: str, tags: dict[bytes, bytes]) -> bytes:
+    """A colour profile of version 2.4 (ICC.1:2001-04): its header, the table of its tags, and what they hold."""
+    told = b"desc" + bytes(4) + struct.pack(">I", len(name) + 1) + name.encode() + bytes(1 + 8 + 3 + 67)
+    held = {b"desc": told, b"wtpt": b"XYZ " + struct.pack(">4I", 0, 0xF6D6, 0x10000, 0xD32D), **tags}
+    padded = {tag: data + bytes(-len(data) % 4) for tag, data in held.items()}
+    place, table = 128 + 4 + 12 * len(held), struct.pack(">I", len(held))
+    for tag, data in padded.items():
+        table += tag + struct.pack(">II", place, len(data))
+        place += len(data)
+    kind = struct.pack(">4sI4s4s4s12x", bytes(4), 0x02400000, b"prtr" if space == b"CMYK" else b"mntr", space, connection)
+    white = struct.pack(">3I", 0xF6D6, 0x10000, 0xD32D)
+    header = struct.pack(">I", place) + kind + b"acsp" + bytes(28) + white
+    return header.ljust(128, b"\0") + table + b"".join(padded.values())
+
+
+LINEAR = made_profile(b"GRAY", b"XYZ ", "As light adds up", {b"kTRC": b"curv" + bytes(8)})
+"""Grey in proportion to the light."""
+
+
+def colourless_inks() -> bytes:
+    """A press whose cyan, magenta and yellow are water: only black darkens."""
+    ramp = bytes(range(256))
+    corners = b"".join(bytes([0 if corner % 2 else 255, 128, 128]) for corner in range(2**4))
+    unmixed = struct.pack(">9I", *(0x10000 * (i % 4 == 0) for i in range(9)))
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + unmixed + 4 * ramp + corners + 3 * ramp
+    return made_profile(b"CMYK", b"Lab ", "Water", {b"A2B0": table})
+
+
+def red_and(mode: str) -> Image.Image:
+    image = Image.new("RGB", (32, 32), (200, 30, 20))
+    if mode == "RGBA":
+        image.putalpha(Image.linear_gradient("L").resize((32, 32)))
+    return image if mode != "P" else image.quantize(4)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_colours_are_those_that_the_pictures_profile_means(mode: str, kind: str):
+    image = red_and(mode)
+    lossless = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    found = read_picture(encoded(image, kind, icc_profile=SWAPPED, **lossless))
+    expected = np.asarray(image.convert("RGBA"))[..., [2, 1, 0, 3]].astype(int)
+    assert np.abs(np.asarray(found.image) - expected).max() <= 1
+    assert found.notes == ("colours converted from sRGB built-in",)
+
+
+def test_grey_and_inks_are_those_that_the_pictures_profile_means():
+    grey = read_picture(encoded(Image.new("L", (32, 32), 128), icc_profile=LINEAR))
+    shown = 255 * (1.055 * (128 / 255) ** (1 / 2.4) - 0.055)  # the sRGB of half the light
+    assert np.abs(np.asarray(grey.image)[..., :3] - shown).max() <= 1
+    assert grey.notes == ("colours converted from As light adds up",)
+    ink = Image.merge("CMYK", [Image.new("L", (32, 32), value) for value in (255, 128, 0, 0)])
+    found = read_picture(encoded(ink, "TIFF", icc_profile=colourless_inks()))
+    assert np.asarray(found.image).min() >= 254, "white paper"
+    assert found.notes == ("inks turned into red, green and blue", "colours converted from Water")
+
+
+def test_a_profile_of_srgb_changes_nothing():
+    found = read_picture(encoded(NOISE, icc_profile=SRGB))
+    assert (np.asarray(found.image)[..., :3] == np.asarray(NOISE)).all()
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [SWAPPED[:100], SWAPPED[:300], bytes(range(256)), SWAPPED.replace(b"RGB ", b"CMYK"), LAB, LINEAR, colourless_inks()],
+    ids=["a header cut off", "cut off", "no profile", "says it is of inks", "of Lab", "of grey", "of inks"],
+)
+def test_a_profile_that_does_not_fit_leaves_the_picture_as_it_is(profile: bytes):
+    found = read_picture(encoded(NOISE, icc_profile=profile))
+    assert (np.asarray(found.image)[..., :3] == np.asarray(NOISE)).all()
+    assert found.notes == ()
+
+
+def test_only_what_is_kept_of_a_large_picture_is_converted(monkeypatch: pytest.MonkeyPatch):
+    converted = list[tuple[int, int]]()
+    in_srgb = preprocess.in_srgb
+    monkeypatch.setattr(preprocess, "in_srgb", lambda image, profile: converted.append(image.size) or in_srgb(image, profile))
+    read_picture(encoded(Image.new("RGB", (3_000, 1_500), (200, 30, 20)), icc_profile=SWAPPED))
+    assert converted == [(LONG_SIDE, LONG_SIDE // 2)]
+
+
+def test_what_a_profile_calls_itself_is_one_short_line():
+    """It goes to terminals, and into a list of which every line is a note."""
+    name = "Mine\n\x1b[2Jand " + 100 * "y" + "ours"
+    inside = made_profile(b"GRAY", b"XYZ ", name, {b"kTRC": b"curv" + bytes(8)})
+    (note,) = read_picture(encoded(Image.new("L", (32, 32), 128), icc_profile=inside)).notes
+    assert note == f"colours converted from {('Mine [2Jand ' + 100 * 'y')[:60]}"
 
 
 # -- the object alone

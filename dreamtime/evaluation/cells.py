@@ -3,8 +3,8 @@
     result.json  color.png  bare.png  curve.csv  curve.png  solid.safetensors
 
 The pictures are what scorers judge later, so that another scorer needs no other run; `result.json` is written last and makes
-the cell complete. Until then there may be a checkpoint, from which an interrupted run goes on. A run that diverges or leaves
-nothing to extract is a result too: it failed, and says so.
+the cell complete. Until then there may be a checkpoint, from which an interrupted run goes on, and a note of the step it is at.
+A run that diverges or leaves nothing to extract is a result too: it failed, and says so.
 """
 
 import csv
@@ -13,7 +13,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from dreamtime import meshes, text_to_3d
 from dreamtime.assembly import Dream
-from dreamtime.checkpoints import CorruptCheckpoint, load_checkpoint, save_checkpoint, write_atomically
+from dreamtime.checkpoints import CorruptCheckpoint, checkpoint_text, load_checkpoint, save_checkpoint, write_atomically
 from dreamtime.evaluation.alignment import Solid, cylinder_grid, overlaps, solid_of_distance, solid_of_mesh
 from dreamtime.evaluation.geometry import score, soundness
 from dreamtime.evaluation.prompt_sets import truth_of
@@ -47,6 +47,8 @@ CELL = ("prompt", "schedule", "steps", "seed")
 PROCESS = Path("/proc/self")  # where Linux tells of this process
 CHECKPOINT = "checkpoint.safetensors"
 CHECKPOINT_SECONDS = 10.0  # between two of a run
+NOTE = "step.txt"
+NOTE_SECONDS = 1.0  # between two
 GLANCES = 20  # times that a run is looked at on its way
 GLANCE_GRID = cylinder_grid(40)
 
@@ -138,37 +140,91 @@ class Cost:
             yield step
 
 
-def glances(settings: Settings, what: Object | None, dream: Dream, cost: Cost, done: int = 0) -> Iterator[Glance]:
-    """Optimise from so many steps to the end, looking at the scene on the way; raises `NonFiniteStep`."""
+@dataclass
+class Run:
+    """A run on its way: its parts, its clocks, what was seen of it, and its last step that is done."""
+
+    dream: Dream
+    cost: Cost
+    seen: list[Glance]
+    step: int
+
+
+def never() -> bool:
+    """Nobody asks the run to end."""
+    return False
+
+
+def optimise(settings: Settings, what: Object | None, run: Run, folder: Path, asked_to_end: Callable[[], bool]) -> None:
+    """Go on to the last step, and on the way look at the scene, note the step and keep the run.
+
+    Asked to end, it is kept after the step that it is at, and `KeyboardInterrupt` raised. Raises `NonFiniteStep`.
+    """
     truth = solid_of_distance(what.distance, GLANCE_GRID) if what else None
     looks = glance_steps(settings.steps)
-    for step in cost.timed(dream.steps(done)):
+    note(folder, run.step)
+    last_note = last_kept = time.monotonic()
+    for step in run.cost.timed(run.dream.steps(run.step)):
+        run.step = step.index
         if step.index in looks:
-            iou = quick_iou(dream.scene.representation, truth)
-            yield Glance(step.index, iou, previews(dream.scene.preview))
+            iou = quick_iou(run.dream.scene.representation, truth)
+            run.seen.append(Glance(step.index, iou, previews(run.dream.scene.preview)))
+        if (now := time.monotonic()) - last_note > NOTE_SECONDS:
+            note(folder, run.step)
+            last_note = now
+        if (ends := asked_to_end()) or now - last_kept > CHECKPOINT_SECONDS:
+            keep(folder, run)
+            last_kept = now
+        if ends:
+            raise KeyboardInterrupt
 
 
-def keep(folder: Path, dream: Dream, cost: Cost, seen: Sequence[Glance]) -> None:
-    """Write down a run that has just been looked at, so that it can go on from there."""
-    write_curve(folder, seen)
-    words = {"step": str(seen[-1].step), "seconds": repr(cost.seconds), "cpu_seconds": repr(cost.cpu_seconds)}
-    save_checkpoint(folder / CHECKPOINT, dream.scene.modules, {"optimizer": dream.optimizer}, dream.generator, words)
+def keep(folder: Path, run: Run) -> None:
+    """Write down a run between two steps, so that it can go on from there."""
+    write_curve(folder, run.seen)
+    words = {"step": str(run.step), "seconds": repr(run.cost.seconds), "cpu_seconds": repr(run.cost.cpu_seconds)}
+    save_checkpoint(
+        folder / CHECKPOINT, run.dream.scene.modules, {"optimizer": run.dream.optimizer}, run.dream.generator, words
+    )
 
 
-def begun(settings: Settings, folder: Path) -> tuple[Dream, Cost, list[Glance]]:
-    """A run where `keep` left it, with its clocks and what was seen of it; a new one where nothing that can be read is left."""
+def begun(settings: Settings, folder: Path) -> Run:
+    """A run where `keep` left it; a new one where nothing that can be read is left."""
     dream = text_to_3d.text_to_3d(settings)
     if not (folder / CHECKPOINT).is_file():
-        return dream, Cost(), []
+        return Run(dream, Cost(), [], 0)
     try:
         text = load_checkpoint(folder / CHECKPOINT, dream.scene.modules, {"optimizer": dream.optimizer}, dream.generator)
-        seen = [glance for glance in read_curve(folder) if glance.step <= int(text["step"])]
-        if not seen or seen[-1].step != int(text["step"]):
+        step = int(text["step"])
+        seen = [glance for glance in read_curve(folder) if glance.step <= step]
+        if {glance.step for glance in seen} != {look for look in glance_steps(settings.steps) if look <= step}:
             raise damaged(folder)
-        return dream, Cost(float(text["seconds"]), float(text["cpu_seconds"])), seen
+        return Run(dream, Cost(float(text["seconds"]), float(text["cpu_seconds"])), seen, step)
     except (CorruptCheckpoint, EvaluationError):
         (folder / CHECKPOINT).unlink()
         return begun(settings, folder)
+
+
+def note(folder: Path, step: int) -> None:
+    """Say at which step a run is, for whoever waits for it."""
+    write_atomically(folder / NOTE, lambda path: path.write_text(str(step)))
+
+
+def noted(folder: Path) -> int:
+    """The step that a run is at, by its note; 0 without one."""
+    try:
+        return int((folder / NOTE).read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def note_what_is_kept(folder: Path) -> None:
+    """Put a note right that an interrupted run has left: it goes on from its checkpoint, or from the beginning."""
+    (folder / NOTE).unlink(missing_ok=True)
+    try:
+        note(folder, int(checkpoint_text(folder / CHECKPOINT)["step"]))
+    except (ValueError, KeyError):
+        return  # there is none that can be read
 
 
 def measured(mesh: Mesh, what: Object | None) -> dict[str, Any]:
@@ -176,31 +232,31 @@ def measured(mesh: Mesh, what: Object | None) -> dict[str, Any]:
     return {**asdict(soundness(mesh)), **(asdict(score(mesh, what)) if what else {})}
 
 
-def measure(settings: Settings, folder: Path) -> None:
-    """Run, look, extract, measure, and write it all down."""
+def measure(settings: Settings, folder: Path, asked_to_end: Callable[[], bool] = never) -> None:
+    """Run, look, extract, measure, and write it all down; raises `KeyboardInterrupt` if it is asked to end while it runs."""
+    if asked_to_end():
+        raise KeyboardInterrupt
     folder.mkdir(parents=True, exist_ok=True)
     counts = forget_peak_memory(settings.device)
-    what, saved = truth_of(settings.prompt), time.monotonic()
+    what = truth_of(settings.prompt)
     result: dict[str, Any] = {name: getattr(settings, name) for name in CELL}
-    dream, cost, seen = begun(settings, folder)
+    run = begun(settings, folder)
+    scene = run.dream.scene.representation
     try:
-        for glance in glances(settings, what, dream, cost, seen[-1].step if seen else 0):
-            seen.append(glance)  # one by one: those before a failure are kept
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                keep(folder, dream, cost, seen)
-                saved = time.monotonic()
-        extraction = meshes.extract(dream.scene.representation, settings.mesh_resolution, max_faces=settings.faces)
+        optimise(settings, what, run, folder, asked_to_end)
+        extraction = meshes.extract(scene, settings.mesh_resolution, max_faces=settings.faces)
     except (NonFiniteStep, meshes.EmptyScene) as error:
         result |= {"failure": str(error), "notes": [], "measures": {}}
     else:
-        textured = meshes.texture(dream.scene.representation, extraction.mesh, settings.texture_size)
+        textured = meshes.texture(scene, extraction.mesh, settings.texture_size)
         write_pictures(folder, portrait_of_mesh(textured), solid_of_mesh(extraction.mesh, GLANCE_GRID))
         result |= {"failure": None, "notes": extraction.notes, "measures": measured(extraction.mesh, what)}
-    result["cost"] = {**asdict(cost), "peak_mb": peak_memory(settings.device) if counts else math.nan}
-    write_curve(folder, seen)
+    result["cost"] = {**asdict(run.cost), "peak_mb": peak_memory(settings.device) if counts else math.nan}
+    write_curve(folder, run.seen)
     text = json.dumps(result, indent=1)
     write_atomically(folder / "result.json", lambda path: path.write_text(text, encoding="utf-8"))
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+    for name in (CHECKPOINT, NOTE):
+        (folder / name).unlink(missing_ok=True)
 
 
 # -- to files and back
@@ -229,20 +285,26 @@ def sheet(rows: Sequence[Float[Tensor, "B H W 3"]]) -> Image.Image:
 
 def pictures_of(path: Path, side: int) -> Float[Tensor, "B H W 3"]:
     """The pictures of a sheet, row by row."""
-    pixels = torch.from_numpy(np.array(Image.open(path).convert("RGB"))).float() / 255
+    with Image.open(path) as picture:
+        pixels = torch.from_numpy(np.array(picture.convert("RGB"))).float() / 255
     rows, columns = pixels.shape[0] // side, pixels.shape[1] // side
     return pixels.view(rows, side, columns, side, 3).transpose(1, 2).reshape(-1, side, side, 3)
 
 
-def write_pictures(folder: Path, portrait: Portrait, solid: Solid) -> None:
-    """What other scorers, and the comparison of seeds, will look at."""
+def write_portrait(folder: Path, portrait: Portrait) -> None:
+    """What other scorers will look at."""
     sheet([portrait.color]).save(folder / "color.png")
     sheet([portrait.bare]).save(folder / "bare.png")
+
+
+def write_pictures(folder: Path, portrait: Portrait, solid: Solid) -> None:
+    """What other scorers, and the comparison of seeds, will look at."""
+    write_portrait(folder, portrait)
     save_file({"solid": torch.from_numpy(np.packbits(solid.inside.numpy()))}, folder / "solid.safetensors")
 
 
 def read_portrait(folder: Path) -> Portrait:
-    """The inverse of `write_pictures`, up to rounding to bytes; raises `EvaluationError`."""
+    """The inverse of `write_portrait`, up to rounding to bytes; raises `EvaluationError`."""
     with intact(folder):
         return Portrait(*(pictures_of(folder / name, RESOLUTION) for name in ("color.png", "bare.png")))
 

@@ -103,7 +103,7 @@ def prompts_figure(results: pd.DataFrame) -> Figure | None:
     schedules = list(dict.fromkeys(results.schedule))
     reference = reference_of(schedules)
     others = [schedule for schedule in schedules if schedule != reference]
-    if not others or "iou" not in results:
+    if not others or results.iou.isna().all():
         return None
     figure = Figure(figsize=(4, 4), layout="constrained")
     axes = figure.subplots()

@@ -4,8 +4,10 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -13,9 +15,9 @@ from tqdm import tqdm
 
 from dreamtime import beforehand
 from dreamtime.evaluation import SCORERS, TARGETS
-from dreamtime.evaluation.prompt_sets import TOYBOX, prompts_of
+from dreamtime.evaluation.prompt_sets import TOYBOX, look_alikes, prompts_of, truth_of
 from dreamtime.presets import SCHEDULES, SHAPING, Settings, resolve_device, resolve_prior, schedule_options
-from dreamtime.toybox.known import unknown_words
+from dreamtime.toybox.known import EVERYTHING, Known, read_known, unknown_words
 
 VARIED = {"prompt", "schedule", "steps", "seed", "prior", "device"}  # have options of their own
 QUOTED = 5  # words at most that are said to be unknown
@@ -117,36 +119,80 @@ def command_line(arguments: argparse.Namespace) -> str:
     return shlex.join([*words, "--out", "DIR"])
 
 
-def run_left(root: Path, planned: Sequence[Settings], workers: int, quiet: bool) -> None:
-    """Do what is not done, with progress and the time that is left on stderr."""
+@contextmanager
+def said_if_interrupted(tell: Callable[[str], object]) -> Iterator[None]:
+    """Whoever interrupts is told at once what becomes of it, while workers still write down what they have."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        tell("Interrupted: what is done is kept, and the same command goes on from there.")
+        raise
+
+
+def run_left(root: Path, planned: Sequence[Settings], workers: int, quiet: bool, tell: Callable[[str], object]) -> None:
+    """Do what is not done, with progress and the time that is left on stderr, from step to step of the runs at work."""
     from dreamtime.evaluation import cells, grid
 
     left = [cell for cell in planned if not grid.is_done(root, cell)]
     if not left:
         return
-    done, total = len(planned) - len(left), sum(cell.steps for cell in planned)
-    initial = total - sum(cell.steps for cell in left)
+    for cell in left:
+        cells.note_what_is_kept(grid.folder_of(root, cell))
+    total, open_runs = sum(cell.steps for cell in planned), set(left)
+
+    def steps_done() -> int:
+        return total - sum(cell.steps - grid.steps_done(root, cell) for cell in open_runs)
+
+    def show() -> None:
+        bar.n = steps_done()
+        bar.set_postfix_str(f"{len(planned) - len(open_runs)} of {len(planned)} runs")
+
     with (
         grid.processes(min(workers, len(left))) as executor,
-        tqdm(total=total, initial=initial, unit="step", disable=quiet, file=sys.stderr, smoothing=0) as bar,
+        grid.question_of_end(root) as asked_to_end,
+        said_if_interrupted(tell),
+        tqdm(total=total, initial=steps_done(), unit="step", disable=quiet, file=sys.stderr, smoothing=0) as bar,
     ):
-        for number, cell in enumerate(grid.work_through(root, left, cells.measure, executor), start=done + 1):
-            bar.update(cell.steps)
-            bar.set_postfix_str(f"run {number} of {len(planned)}")
+        show()
+        work = partial(cells.measure, asked_to_end=asked_to_end)
+        for cell in grid.work_through(root, left, work, executor, show):
+            open_runs.remove(cell)
+            show()
 
 
-def known_before(planned: Sequence[Settings]) -> Iterator[str]:
-    """What to know before the first run: the memory of each, and which words the embedded model has never seen."""
+def so_many(prompts: Sequence[str], count: int, do: str) -> str:
+    """The beginning of a sentence: "1 of 3 prompts holds"."""
+    return f"{count} of {len(prompts)} prompts {do}{'s' if count == 1 else ''}"
+
+
+def never_seen(prompts: Sequence[str], who: str, known: Known) -> str:
+    """How many prompts hold words that somebody has never seen, and the first of these; empty where none does."""
+    if not (unknown := list(filter(None, (unknown_words(prompt, known) for prompt in prompts)))):
+        return ""
+    words = list(dict.fromkeys(word for each in unknown for word in each))
+    quoted = ", ".join([f'"{word}"' for word in words[:QUOTED]] + ["..."] * (len(words) > QUOTED))
+    return f"{so_many(prompts, len(unknown), 'hold')} words that the embedded {who} has never seen ({quoted})"
+
+
+def known_before(planned: Sequence[Settings], scorer: str) -> Iterator[str]:
+    """What to know before the first run: the memory of each, what the embedded models cannot read, what cannot be measured."""
     if foretold := beforehand.memory_foretold(planned[0]):
         yield f"Each run needs {foretold}."
-    prompts = list(dict.fromkeys(cell.prompt for cell in planned)) if planned[0].prior == "toybox" else []
-    if unknown := list(filter(None, map(unknown_words, prompts))):
-        words = list(dict.fromkeys(word for each in unknown for word in each))
-        quoted = ", ".join([f'"{word}"' for word in words[:QUOTED]] + ["..."] * (len(words) > QUOTED))
-        hold = "holds" if len(unknown) == 1 else "hold"
+    prompts = list(dict.fromkeys(cell.prompt for cell in planned))
+    if planned[0].prior == "toybox" and (unread := never_seen(prompts, "model", read_known())):
+        yield f"{unread}: expect a guess there. {beforehand.what_it_knows()}"
+    if SCORERS.get(scorer, scorer) == SCORERS["toybox"] and (unread := never_seen(prompts, "scorer", EVERYTHING)):
+        yield f"{unread}: its R-Precision means nothing there. Name another judge by --scorer, such as clip-l14."
+    if free := sum(truth_of(prompt) is None for prompt in prompts):
         yield (
-            f"{len(unknown)} of {len(prompts)} prompts {hold} words that the embedded model has never seen ({quoted}): expect a"
-            f" guess there. {beforehand.what_it_knows()}"
+            f"{so_many(prompts, free, 'name')} no object of the toybox in full, its colours and nothing else: there is no IoU"
+            f" for {'it' if free == 1 else 'them'}."
+        )
+    if alike := look_alikes(prompts):
+        first, second = alike[0]
+        yield (
+            f'{so_many(prompts, len(alike), "look")} the same as an earlier one ("{second}" as "{first}"): R-Precision cannot'
+            " tell such prompts apart."
         )
 
 
@@ -167,11 +213,19 @@ def evaluate(arguments: argparse.Namespace, tell: Callable[[str], object]) -> Pa
     workers = grid.checked_workers(arguments.workers, planned[0].device)
     beforehand.check_ingredients(planned[0])
     scorer = scorers.load_scorer(arguments.scorer, planned[0].device)
-    lines = list(known_before(planned))
-    grid.open_folder(arguments.out, planned[0], grid.derived_from_steps(**common))
+    lines = list(known_before(planned, arguments.scorer))
+    weights = grid.open_folder(arguments.out, planned[0], grid.derived_from_steps(**common))["weights"]
     for line in lines:
         tell(line)
+    resolved = argparse.Namespace(**vars(arguments) | {"device": device, "prior": prior})
     with grid.held(arguments.out):
-        run_left(arguments.out, planned, workers, arguments.quiet)
-        made = {"made by": command_line(arguments), "on": f"{datetime.now(timezone.utc):%Y-%m-%d}", "judge": scorer.name}
-        return report.write_report(arguments.out, planned, scorer, made, arguments.targets).page
+        run_left(arguments.out, planned, workers, arguments.quiet, tell)
+        made = {"made by": command_line(resolved), "on": f"{datetime.now(timezone.utc):%Y-%m-%d}", "judge": scorer.name}
+        made |= {"preset": arguments.preset, **({"weights": weights} if weights else {})}
+        made |= {"known before": " ".join(lines)} if lines else {}
+        total = report.parts_of(planned)
+        with (
+            said_if_interrupted(tell),
+            tqdm(total=total, desc="report", unit="part", disable=arguments.quiet, file=sys.stderr) as bar,
+        ):
+            return report.write_report(arguments.out, planned, scorer, made, arguments.targets, bar.update).page

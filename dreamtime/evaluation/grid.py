@@ -1,6 +1,6 @@
 """Many runs in one folder: every prompt with every schedule, number of steps and seed, each done once.
 
-    settings.json  cells/NAME/result.json ...
+    settings.json  cells/NAME/result.json ...  truths/NAME/color.png ...
 
 The folder's settings say what all cells have in common. A cell is done when its `result.json` is there; whoever comes again,
 with the same cells or with more of them, finds it and goes on with the others.
@@ -8,17 +8,20 @@ with the same cells or with more of them, finds it and goes on with the others.
 
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields
 from itertools import product
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from dreamtime.checkpoints import write_atomically
-from dreamtime.evaluation.cells import CELL, EvaluationError
+from dreamtime.evaluation.cells import CELL, EvaluationError, noted
 from dreamtime.presets import Settings, preset, settings_to_dict
 from dreamtime.priors.folders import PICKLES
 from dreamtime.priors.hub import on_this_disk, places_of
@@ -36,6 +39,9 @@ Work = Callable[[Settings, Path], None]
 """What is done for a cell: its settings, and the folder that holds a `result.json` afterwards."""
 
 FORMAT = 1  # of a cell's files
+STOP = "stop"  # a file: who works for the evaluation in this folder is asked to end
+PATIENCE = 10.0  # seconds that workers have to write down what they have
+TICK = 1.0  # seconds between two looks at what they are at
 
 
 def plan(
@@ -63,15 +69,24 @@ def derived_from_steps(**common: Any) -> set[str]:
     return {name for name in few if few[name] != many[name]} - {"steps"}
 
 
+def name_of(prompt: str) -> str:
+    """A readable name for files, told apart from those of similar prompts by a digest."""
+    words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40]
+    return f"{words}.{hashlib.sha256(prompt.encode()).hexdigest()[:8]}"
+
+
 def folder_of(root: Path, cell: Settings) -> Path:
-    """Where a cell's results lie: a readable name, told apart from similar prompts by a digest."""
-    words = re.sub(r"[^a-z0-9]+", "-", cell.prompt.lower()).strip("-")[:40]
-    digest = hashlib.sha256(cell.prompt.encode()).hexdigest()[:8]
-    return root / "cells" / f"{words}.{digest}.{cell.schedule}.{cell.steps}.{cell.seed}"
+    """Where a cell's results lie."""
+    return root / "cells" / f"{name_of(cell.prompt)}.{cell.schedule}.{cell.steps}.{cell.seed}"
 
 
 def is_done(root: Path, cell: Settings) -> bool:
     return (folder_of(root, cell) / "result.json").is_file()
+
+
+def steps_done(root: Path, cell: Settings) -> int:
+    """How many of its steps a cell has made; between two of them, by its note."""
+    return cell.steps if is_done(root, cell) else noted(folder_of(root, cell))
 
 
 def weight_files(source: str) -> list[Path]:
@@ -101,10 +116,11 @@ def defaults() -> dict[str, Any]:
     return values
 
 
-def open_folder(root: Path, cell: Settings, derived: Collection[str] = ()) -> None:
+def open_folder(root: Path, cell: Settings, derived: Collection[str] = ()) -> dict[str, Any]:
     """Make the folder one of cells with these settings; raises `EvaluationError` if it is one of others already.
 
-    Of the `derived` settings, which differ with a cell's steps, it is only said that they do.
+    What all its cells have in common is returned: their settings, and the digest of the weights. Of the `derived` settings,
+    which differ with a cell's steps, it is only said that they do.
     """
     common = {name: value for name, value in settings_to_dict(cell).items() if name not in CELL}
     common |= dict.fromkeys(derived, "by the steps")
@@ -123,11 +139,12 @@ def open_folder(root: Path, cell: Settings, derived: Collection[str] = ()) -> No
             if common.get(name) != found.get(name):
                 said = f"{name} is {found.get(name)!r} there and {common.get(name)!r} here"
                 raise EvaluationError(f"The folder {root} holds results of other settings ({said}): choose another one.")
-        return
+        return common
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise EvaluationError(f"{str(root)!r} is no empty folder and none of an evaluation: choose another one.")
     (root / "cells").mkdir(parents=True)
     write_atomically(path, lambda temporary: temporary.write_text(json.dumps(common, indent=1), encoding="utf-8"))
+    return common
 
 
 @contextmanager
@@ -144,9 +161,21 @@ def held(root: Path) -> Iterator[None]:
         lock.release()
 
 
+def quota(root: Path = Path("/sys/fs/cgroup")) -> float:
+    """How many cores' time a container may take, by Linux's control groups, version 2 or 1; infinite if unlimited."""
+    version_2, version_1 = root / "cpu.max", [root / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period")]
+    try:
+        written = version_2.read_text() if version_2.is_file() else " ".join(path.read_text() for path in version_1)
+        granted, period = map(float, written.replace("max", "inf").split())
+    except (OSError, ValueError):
+        return math.inf
+    return granted / period if granted > 0 and period > 0 else math.inf
+
+
 def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many this process may use: those that it may run on, or as many as its container's quota is worth, at least one."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(max(1, min(own, quota())))
 
 
 def checked_workers(workers: int | None, device: str) -> int:
@@ -154,7 +183,7 @@ def checked_workers(workers: int | None, device: str) -> int:
     if workers is None:
         return cores() if device == "cpu" else 1
     if not 1 <= workers <= cores():
-        raise EvaluationError(f"Between 1 and {cores()} workers can share this machine's cores, got {workers}.")
+        raise EvaluationError(f"Between 1 and {cores()} workers can share the cores that there are here, got {workers}.")
     return workers
 
 
@@ -189,17 +218,40 @@ def deaf_to_interrupts() -> Iterator[None]:
 
 @contextmanager
 def processes(workers: int) -> Iterator[Executor]:
-    """Fresh processes of one thread each; if the block is left early, they end with it, at work or not."""
+    """Fresh processes of one thread each; if the block is left early, they have a moment to end, and then are ended."""
     others = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=become_worker)
     try:
         yield executor
     except BaseException:
         executor.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
+        end(set(multiprocessing.active_children()) - others)
         raise
     executor.shutdown()
+
+
+def end(processes: Collection[BaseProcess]) -> None:
+    """Wait for processes that are about to end; after `PATIENCE`, or a second interrupt, they are ended."""
+    deadline = time.monotonic() + PATIENCE
+    try:
+        for process in processes:
+            process.join(max(0, deadline - time.monotonic()))
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@contextmanager
+def question_of_end(root: Path) -> Iterator[Callable[[], bool]]:
+    """What workers, of whatever process, ask between two steps: whether to end. They should once the block is left early."""
+    stop = root / STOP
+    stop.unlink(missing_ok=True)
+    try:
+        yield stop.exists
+    except BaseException:
+        with suppress(OSError):
+            stop.touch()
+        raise
 
 
 def one_sentence(work: Work, cell: Settings, folder: Path) -> None:
@@ -216,15 +268,28 @@ def one_sentence(work: Work, cell: Settings, folder: Path) -> None:
         ) from None
 
 
-def work_through(root: Path, cells: Sequence[Settings], work: Work, executor: Executor) -> Iterator[Settings]:
-    """Do the cells that are not done; each is yielded as soon as it is, in whatever order. Raises `EvaluationError`."""
+def nothing() -> None:
+    """Nobody looks on."""
+
+
+def work_through(
+    root: Path, cells: Sequence[Settings], work: Work, executor: Executor, look: Callable[[], object] = nothing
+) -> Iterator[Settings]:
+    """Do the cells that are not done; each is yielded as soon as it is, in whatever order. Raises `EvaluationError`.
+
+    Every `TICK` seconds, while they are at work, there is time for a look.
+    """
     open_cells = [cell for cell in cells if not is_done(root, cell)]
     with deaf_to_interrupts():
         futures = {executor.submit(one_sentence, work, cell, folder_of(root, cell)): cell for cell in open_cells}
+    left = set(futures)
     try:
-        for future in as_completed(futures):
-            future.result()
-            yield futures[future]
+        while left:
+            done, left = wait(left, TICK, FIRST_COMPLETED)
+            for future in done:
+                future.result()
+                yield futures[future]
+            look()
     except BrokenProcessPool as error:
         raise EvaluationError(
             "A worker has died, most likely for want of memory: try again with fewer workers; what is done is kept."

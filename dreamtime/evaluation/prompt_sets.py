@@ -1,5 +1,6 @@
 """Which prompts are run: lines of a file, or objects of the toybox, whose truth is known."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from torch import Generator
@@ -13,6 +14,7 @@ from dreamtime.toybox.world import (
     kinds_named,
     object_of,
     random_object,
+    twin,
     vocabulary,
     words_of,
 )
@@ -40,6 +42,16 @@ def group_of(prompt: str) -> str:
     if what.kind in SOLIDS:
         return "solids"
     return "two colours" if what.accent else "objects"
+
+
+def look_alikes(prompts: Iterable[str]) -> list[tuple[str, str]]:
+    """Each prompt whose object looks like that of an earlier one, which comes first: in other words, or as its twin."""
+    first, found = dict[frozenset[Object], str](), list[tuple[str, str]]()
+    for prompt in prompts:
+        if what := truth_of(prompt):
+            earlier = first.setdefault(frozenset({what, twin(what)}), prompt)
+            found += [(earlier, prompt)] if earlier != prompt else []
+    return found
 
 
 def training_objects(count: int) -> list[Object]:

@@ -4,8 +4,9 @@ import base64
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from dreamtime.evaluation.grid import folder_of
 from dreamtime.evaluation.prompt_sets import truth_of
 from dreamtime.evaluation.scorers import Scorer
 from dreamtime.evaluation.summary import MEASURES, SCORES, shown, summarised
-from dreamtime.evaluation.views import Portrait, portrait_of_truth
+from dreamtime.evaluation.views import Portrait
 from dreamtime.presets import Settings
 
 THUMBNAIL = 72  # pixels
+ONE_SEED = "Diversity needs two seeds."
+PARTS = 3  # of a report, beside what is judged: the tables, the charts, the page
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,24 @@ def ratio_sentence(ratio: Mapping[str, Any]) -> str:
     return f"{ratio['schedule']} needs {ratio['value']:.2f} times as many steps for {reached}{interval}."
 
 
+def never_sentence(found: Mapping[str, Any], quality: str) -> str:
+    """Which of two schedules does not come to a quality, or that neither does; empty where both do."""
+    both = [(found[who], found[f"{who}_steps"], found[f"{who}_within"]) for who in ("schedule", "reference")]
+    never, reached = ([each for each in both if math.isfinite(each[1]) is finite] for finite in (False, True))
+    if not never:
+        return ""
+    if not reached:
+        (one, _, within), (other, _, longest) = never
+        return f"Neither {one} within {within} steps nor {other} within {longest} reaches {quality}."
+    (slow, _, within), (fast, step, _) = *never, *reached
+    return f"{slow} never reaches {quality} within {within} steps; {fast} does at {step:.0f}."
+
+
 def speedup_sentence(found: Mapping[str, Any]) -> str:
     """How much sooner one schedule comes to a quality than another, as a sentence."""
     quality = f"{SCORES[found['score']]} {found['target']:.3f}" + (", the most that both end with" if found["most"] else "")
+    if never := never_sentence(found, quality):
+        return never
     steps = f"{found['schedule_steps']:.0f} steps against {found['reference_steps']:.0f}"
     high = f"{found['high']:.2f}" if math.isfinite(found["high"]) else "never"
     interval = f"; 95 % interval {found['low']:.2f} to {high}" if math.isfinite(found["low"]) else ""
@@ -161,7 +179,8 @@ def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def markdown_summary(summary: Mapping[str, Any]) -> str:
     """The summary for a README: means with 95 % intervals, sorts of prompts, steps."""
     parts = [markdown(*table_rows(summary)), markdown(*group_rows(summary, GROUP_MEASURES))]
-    return "\n".join([*parts, *(f"* {sentence}" for sentence in sentences_of(summary)), ""])
+    sentences = sentences_of(summary) + ([ONE_SEED] if summary["seeds"] == 1 else [])
+    return "\n".join([*parts, *(f"* {sentence}" for sentence in sentences), ""])
 
 
 # -- the page
@@ -173,7 +192,7 @@ def gallery(root: Path, cells: Sequence[Settings], results: pd.DataFrame) -> lis
     first = [(cell, row) for cell, (_, row) in zip(cells, results.iterrows(), strict=True) if cell.seed == 0]
     for prompt in dict.fromkeys(cell.prompt for cell in cells):
         what = truth_of(prompt)
-        strips = [{"title": "the truth", "image": thumbnails(portrait_of_truth(what)), "text": ""}] if what else []
+        strips = [{"title": "the truth", "image": thumbnails(tables.kept_truth(root, what)), "text": ""}] if what else []
         for cell, row in first:
             if cell.prompt == prompt:
                 folder = folder_of(root, cell)
@@ -200,6 +219,7 @@ def page(
     return environment.get_template("report.html").render(
         made=made,
         settings=in_common(cells[0]),
+        lacks=ONE_SEED if summary["seeds"] == 1 else "",
         counts={"prompts": results.prompt.nunique(), "seeds": results.seed.nunique(), "runs": len(results)},
         ratios=sentences_of(summary),
         tables={
@@ -213,30 +233,68 @@ def page(
     )
 
 
+def parts_of(cells: Sequence[Settings]) -> int:
+    """How many times `write_report` says that something is done."""
+    return len(cells) + sum(truth_of(prompt) is not None for prompt in {cell.prompt for cell in cells}) + PARTS
+
+
+def judge(root: Path, cells: Sequence[Settings], scorer: Scorer, done: Callable[[], object]) -> None:
+    """Do beforehand, one by one, what takes its time: show the scorer every result, and draw every true object."""
+    for cell in cells:
+        tables.kept_features(folder_of(root, cell), scorer)
+        done()
+    for what in filter(None, map(truth_of, dict.fromkeys(cell.prompt for cell in cells))):
+        tables.kept_truth(root, what)
+        done()
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """A table as CSV, in the place of the one that is there."""
+    write_atomically(path, lambda temporary: table.to_csv(temporary, index=False))
+
+
+def nothing() -> None:
+    """Nobody waits."""
+
+
 def write_report(
-    root: Path, cells: Sequence[Settings], scorer: Scorer, made: Mapping[str, str], targets: Sequence[float] = TARGETS
+    root: Path,
+    cells: Sequence[Settings],
+    scorer: Scorer,
+    made: Mapping[str, str],
+    targets: Sequence[float] = TARGETS,
+    done: Callable[[], object] = nothing,
 ) -> Report:
     """Judge the finished cells and write down everything; `made` are words about how it came about, for the page.
 
-    Of each run it is told after how many steps it comes to each of the targets, values of IoU.
+    Of each run it is told after how many steps it comes to each of the targets, values of IoU. `done` is called after each of
+    the `parts_of` the work.
     """
     prompts = list(dict.fromkeys(cell.prompt for cell in cells))
+    judge(root, cells, scorer, done)
     texts = tables.texts_of(prompts, scorer)
-    results = tables.results_table(root, cells, scorer, texts)
+    results = tables.results_table(root, cells, scorer, texts, made)
     curves = tables.curves_table(root, cells, scorer, texts)
     diversity = tables.diversity_table(root, cells, scorer)
-    truth = tables.truth_table(texts, scorer)
+    truth = tables.truth_table(texts, scorer, partial(tables.kept_truth, root))
     results = tables.with_steps_to(results, curves, targets)
     summary = {**summarised(results, curves, diversity, truth, targets), "candidates": tables.candidates(prompts)}
+    summary["seeds"] = results.seed.nunique()
     report = Report(root / "report.html", root / "results.csv", root / "curves.csv", root / "summary.json")
-    results.to_csv(report.results, index=False)
-    curves.to_csv(report.curves, index=False)
-    diversity.to_csv(root / "diversity.csv", index=False)
+    write_table(report.results, results)
+    write_table(report.curves, curves)
+    if summary["seeds"] > 1:
+        write_table(root / "diversity.csv", diversity)
+    else:
+        (root / "diversity.csv").unlink(missing_ok=True)
     told = json.dumps(strict({**made, "scorer": scorer.name, "prompts": prompts, **summary}), indent=1)
     write_atomically(report.summary, lambda path: path.write_text(told, encoding="utf-8"))
-    (root / "summary.md").write_text(markdown_summary(summary), encoding="utf-8")
+    write_atomically(root / "summary.md", lambda path: path.write_text(markdown_summary(summary), encoding="utf-8"))
+    done()
     pictures = charts.write_figures(root / "plots", results, curves, summary)
+    done()
     text = page(root, cells, results, summary, pictures, made)
     # A file's name need not be text, and the page tells it.
     write_atomically(report.page, lambda path: path.write_text(text, encoding="utf-8", errors="backslashreplace"))
+    done()
     return report

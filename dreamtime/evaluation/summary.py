@@ -138,7 +138,8 @@ def ratios(curves: pd.DataFrame, score: str) -> list[dict[str, Any]]:
 def speedups(curves: pd.DataFrame, score: str, targets: Sequence[float] = ()) -> list[dict[str, Any]]:
     """How many times as many steps each other schedule needs as the reference to the same quality, and how many either does.
 
-    The same quality is each of the targets below the most that both end with, and that, if it is more than nothing.
+    The same quality is each of the targets, and the most that both end with, if it is more than nothing. A schedule that does
+    not come to a target within its longest run, which is told as well, needs infinitely many steps.
     """
     known, found = curves_by_schedule(curves, score), []
     reference, others = rivals_of(known)
@@ -146,12 +147,13 @@ def speedups(curves: pd.DataFrame, score: str, targets: Sequence[float] = ()) ->
         rivals = (known[reference], known[other])
         everyone = torch.arange(len(rivals[0][0].scores))[None]
         most = common_end(*rivals, everyone)
-        for target in (*(each for each in targets if each < most), *([None] if most > 0 else [])):
+        for target in (*targets, *([None] if most > 0 else [])):
             quality = most if target is None else torch.full_like(most, target)
-            own, others_steps = (steps_to(runs, everyone, quality).item() for runs in rivals)
-            interval = speedup(*rivals, Generator().manual_seed(0), target)
             row = {"score": score, "target": quality.item(), "most": target is None, "reference": reference, "schedule": other}
-            found.append({**row, "reference_steps": own, "schedule_steps": others_steps, **asdict(interval)})
+            for who, runs in zip(("reference", "schedule"), rivals, strict=True):
+                row[f"{who}_steps"] = steps_to(runs, everyone, quality).item()
+                row[f"{who}_within"] = max(int(run.steps[-1]) for run in runs)
+            found.append({**row, **asdict(speedup(*rivals, Generator().manual_seed(0), target))})
     return found
 
 

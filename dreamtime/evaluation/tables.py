@@ -2,9 +2,9 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,21 @@ from torch import Tensor
 
 from dreamtime.checkpoints import write_atomically
 from dreamtime.evaluation.alignment import overlaps
-from dreamtime.evaluation.cells import CELL, damaged, glance_steps, intact, read_curve, read_portrait, read_solid
+from dreamtime.evaluation.cells import (
+    CELL,
+    Cost,
+    EvaluationError,
+    damaged,
+    glance_steps,
+    intact,
+    read_curve,
+    read_portrait,
+    read_solid,
+    write_portrait,
+)
 from dreamtime.evaluation.convergence import first_step_at
-from dreamtime.evaluation.grid import folder_of
+from dreamtime.evaluation.geometry import Score, Soundness
+from dreamtime.evaluation.grid import folder_of, name_of
 from dreamtime.evaluation.prompt_sets import group_of, truth_of
 from dreamtime.evaluation.retrieval import arc_of, cosine_distance, is_janus, mean_pairwise, retrieved
 from dreamtime.evaluation.scorers import Scorer
@@ -27,11 +39,20 @@ from dreamtime.evaluation.views import PREVIEWS, Portrait, portrait_of_truth
 from dreamtime.presets import Settings
 from dreamtime.prompts import View, with_view
 from dreamtime.toybox.meanings import Attribute, Description, answers, questions, uncolored
-from dreamtime.toybox.world import Thing
+from dreamtime.toybox.world import Object, Thing
 
 AROUND: tuple[View, ...] = ("front", "side", "back")
 FAILED = {"iou": 0.0, "iou_scaled": 0.0}
 """What a run is worth that diverged or left nothing to see, where there is a truth to hold it against."""
+COLUMNS = (
+    *(*CELL, "prior", "preset", "weights", "scorer", "group", "failure"),
+    *(field.name for kind in (Soundness, Score) for field in fields(kind)),
+    *("r_color", "r_geometry", "r_geometry_prompts"),
+    *("kind_right", "color_right", "accent_right", "relation_right"),
+    *("front_views", "front_arc", "no_janus"),
+    *(*(field.name for field in fields(Cost)), "peak_mb"),
+)
+"""Of the results, in this order whatever the prompts are: the cell, what made it, how it ended, what was measured, its cost."""
 
 
 # -- what a scorer says
@@ -169,15 +190,20 @@ def cell_columns(cell: Settings) -> dict[str, Any]:
     return {name: getattr(cell, name) for name in CELL}
 
 
-def results_table(root: Path, cells: Sequence[Settings], scorer: Scorer, texts: Texts) -> pd.DataFrame:
-    """One row per cell: everything measured, NaN where it cannot be. A failed run misses every caption and overlaps nothing."""
+def results_table(root: Path, cells: Sequence[Settings], scorer: Scorer, texts: Texts, made: Mapping[str, str]) -> pd.DataFrame:
+    """One row per cell: everything measured, NaN where it cannot be. A failed run misses every caption and overlaps nothing.
+
+    `made` may say of which preset the cells are, and the digest of the weights.
+    """
     rows = []
+    makers = {"scorer": scorer.name, **{name: made[name] for name in ("preset", "weights") if name in made}}
     for cell in cells:
         folder = folder_of(root, cell)
         result, features = result_of(folder), kept_features(folder, scorer)
         if features is None and not result["failure"]:
             raise damaged(folder)
-        row = {**cell_columns(cell), "group": group_of(cell.prompt), "failure": result["failure"]}
+        row = {**cell_columns(cell), "prior": cell.prior, **makers}
+        row |= {"group": group_of(cell.prompt), "failure": result["failure"]}
         if features is None:
             wrong = [f"{attribute}_right" for attribute in questions_of(cell.prompt)]
             missed = FAILED if truth_of(cell.prompt) else {}
@@ -185,16 +211,26 @@ def results_table(root: Path, cells: Sequence[Settings], scorer: Scorer, texts: 
         else:
             row |= result["measures"] | judged(features, cell.prompt, texts)
         rows.append(row | result["cost"])
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
 
 
-def truth_table(texts: Texts, scorer: Scorer) -> pd.DataFrame:
+def kept_truth(root: Path, what: Object) -> Portrait:
+    """The true object's pictures, which take their time: ray-traced once for an evaluation and kept beside its cells."""
+    folder = root / "truths" / name_of(what.caption)
+    with suppress(EvaluationError):  # not made yet, or damaged: then they are made anew
+        return read_portrait(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_portrait(folder, portrait_of_truth(what))
+    return read_portrait(folder)
+
+
+def truth_table(texts: Texts, scorer: Scorer, portray: Callable[[Object], Portrait] = portrait_of_truth) -> pd.DataFrame:
     """What the scorer says of the true objects: as much as a result can reach on this ruler. Empty for free text."""
     rows = []
     for prompt in texts.prompts:
         what = truth_of(prompt)
         if what:
-            features = features_of(portrait_of_truth(what), torch.zeros(0, 1, 1, 3), scorer)
+            features = features_of(portray(what), torch.zeros(0, 1, 1, 3), scorer)
             rows.append({"prompt": prompt, "group": group_of(prompt), **judged(features, prompt, texts)})
     return pd.DataFrame(rows)
 
@@ -221,17 +257,22 @@ def curves_table(root: Path, cells: Sequence[Settings], scorer: Scorer, texts: T
     return pd.DataFrame(rows)
 
 
+def column_of(target: float) -> str:
+    """Where it stands when a run came to that IoU."""
+    return f"steps_to_iou_{target:g}"
+
+
 def with_steps_to(results: pd.DataFrame, curves: pd.DataFrame, targets: Sequence[float]) -> pd.DataFrame:
-    """The results with the first step at which each run comes to each IoU, NaN where it does not; unchanged without a truth."""
+    """The results with the first step at which each run comes to each IoU, NaN where it does not or has no truth."""
     known = curves.dropna(subset=["iou"])
     if known.empty or not targets:
-        return results
+        return results.assign(**{column_of(target): math.nan for target in targets})
     rows = []
     for cell, run in known.groupby(list(CELL), sort=False):
         steps, scores = torch.tensor(run.step.to_numpy(dtype=int)), torch.tensor(run.iou.to_numpy(dtype=float))
         wanted = torch.tensor(list(targets), dtype=scores.dtype)
         first = first_step_at(steps, scores.expand(len(wanted), -1), wanted)
-        found = {f"steps_to_iou_{target:g}": step for target, step in zip(targets, first.tolist(), strict=True)}
+        found = {column_of(target): step for target, step in zip(targets, first.tolist(), strict=True)}
         rows.append({**dict(zip(CELL, cell, strict=True)), **found})
     return results.merge(pd.DataFrame(rows).replace(math.inf, math.nan), on=list(CELL), how="left")
 

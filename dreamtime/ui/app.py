@@ -13,6 +13,7 @@ from starlette.middleware import Middleware
 from dreamtime import runs
 from dreamtime.ui import panels
 from dreamtime.ui.api import add_endpoints
+from dreamtime.ui.bodies import BoundsBodies
 from dreamtime.ui.controls import QUIET, banner_of, quiet
 from dreamtime.ui.errors import one_sentence
 from dreamtime.ui.fetching import MAX_BYTES
@@ -133,7 +134,9 @@ def launch() -> None:
             enable_monitoring=False,
             allowed_paths=[str(server.root), str(EXAMPLES)],
             num_workers=0,  # others would serve files without what follows
-            app_kwargs={"middleware": [Middleware(ServesResultsAlone, root=server.root, public=public)]},
+            app_kwargs={
+                "middleware": [Middleware(BoundsBodies), Middleware(ServesResultsAlone, root=server.root, public=public)]
+            },
             footer_links=["api", "settings"],
         )
     except OSError as error:  # all ports that it may take are taken

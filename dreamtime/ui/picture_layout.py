@@ -9,16 +9,19 @@ from gradio.components import Component
 
 from dreamtime import image_to_3d
 from dreamtime.image_to_3d import ELEVATION, EMBEDDED, foreground_ratio, image_preset
-from dreamtime.presets import RANGES
+from dreamtime.preprocess import FORMATS
+from dreamtime.presets import RANGES, Settings
 from dreamtime.prompts import MAX_PROMPT_CHARACTERS
 from dreamtime.ui import panels
 from dreamtime.ui.controls import earlier_runs, knob_tabs, preset_choices, schedule_preview, seed_row
+from dreamtime.ui.fetching import MAX_BYTES
 from dreamtime.ui.pictures import (
     FIDELITY,
     LARGEST,
     PICTURE_GUIDING,
     PICTURE_KNOBS,
     PICTURE_PRIOR_NAMES,
+    REGULARIZING,
     REMOVALS,
     SMALLEST,
     picture_box,
@@ -94,7 +97,8 @@ def picture_presets(server: Server, prior: str) -> list[tuple[str, str]]:
 
 def awaiting() -> str:
     """What stands in the place of the processed view before there is one."""
-    return panels.picture("Its object shows here before anything runs.")
+    known = f"{', '.join(FORMATS)}; up to {MAX_BYTES // 2**20} MB"
+    return f'{panels.picture("Its object shows here before anything runs.")}<p class="dt-notes">{known}</p>'
 
 
 def framing() -> dict[str, Any]:
@@ -140,15 +144,15 @@ def drawer(values: dict[str, Any]) -> dict[str, Any]:
         info = f"The model that imagines the other sides; all but {EMBEDDED} want a GPU"
         prior = gr.Dropdown(list(PICTURE_PRIOR_NAMES), value=EMBEDDED, label="Prior", info=info)
         with gr.Group():
-            info = "Optional: say what it is, and a second prior that reads it guides, too"
+            info = "Optional: say what it is, and a second prior that reads it guides, too. It takes the picture for the front"
             prompt = gr.Textbox(label="Prompt", info=info, max_lines=2, max_length=MAX_PROMPT_CHARACTERS)
             with gr.Row():
                 text_prior = gr.Dropdown(list(PRIOR_NAMES), value=AUTOMATIC, label="Text prior", min_width=140)
                 least, most = RANGES["text_weight"]
                 bounds: dict[str, Any] = {"minimum": least, "maximum": most, "step": 0.1}
-                text_weight = gr.Number(1.0, label="Text weight", min_width=100, **bounds)
-        groups = {"Schedule": SCHEDULING, "Guidance": PICTURE_GUIDING, "Fidelity": FIDELITY, "Memory and precision": LOADING}
-        knobs = knob_tabs(groups, values)
+                text_weight = gr.Number(Settings.text_weight, label="Text weight", min_width=100, **bounds)
+        groups = {"Schedule": SCHEDULING, "Guidance": PICTURE_GUIDING, "Fidelity": FIDELITY, "Regularizers": REGULARIZING}
+        knobs = knob_tabs(groups | {"Memory and precision": LOADING}, values)
     chosen = {name: knobs[name] for name in PICTURE_KNOBS}
     return {"prior": prior, "prompt": prompt, "text_prior": text_prior, "text_weight": text_weight, "knobs": chosen}
 

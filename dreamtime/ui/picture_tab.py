@@ -10,7 +10,7 @@ import gradio as gr
 
 from dreamtime import presets, runs
 from dreamtime.elevation import height_in_words
-from dreamtime.image_to_3d import ELEVATION, EMBEDDED, foreground_ratio
+from dreamtime.image_to_3d import ELEVATION, EMBEDDED, foreground_ratio, image_preset
 from dreamtime.preprocess import load_reference
 from dreamtime.runs import Run
 from dreamtime.ui import panels
@@ -32,7 +32,7 @@ from dreamtime.ui.running import connect_runs, in_use_by, start
 from dreamtime.ui.server import PRIOR, RUNNING, Server
 from dreamtime.ui.stage import model_in_view
 from dreamtime.ui.watching import Updates
-from dreamtime.ui.widgets import DRAWN_SEEDS, EXACT, followed, kept_elsewhere, start_word, values_of
+from dreamtime.ui.widgets import DRAWN_SEEDS, EXACT, LOADING, followed, kept_elsewhere, start_word, values_of
 
 NAME_EXAMPLES = """() => setTimeout(() => document.querySelectorAll("#dt-examples button:has(img)").forEach(button => {
     const file = decodeURI(button.querySelector("img").src).split("/").pop()
@@ -116,14 +116,16 @@ def found_in_words(degrees: float) -> Any:
 def connect_elevation(tab: PictureTab) -> None:
     """Estimate now: the slider goes where the prior believes the camera stood."""
 
-    def estimate_pressed(picture: str | None, ratio: float, removal: str, prior: str) -> Updates:
+    def estimate_pressed(picture: str | None, ratio: float, removal: str, prior: str, *loading: str) -> Updates:
         with one_sentence(escape):
-            settings = picture_settings("draft", prior, 0, 0.0, Words(), {})
+            knobs = dict(zip(LOADING, loading, strict=True))
+            settings = picture_settings("draft", prior, 0, 0.0, Words(), knobs)
             degrees = elevation_found(settings, reference_of(picture, ratio, removal))
             return {tab.elevation: round(degrees), tab.found: found_in_words(degrees)}
 
     visible: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private", "show_progress_on": [tab.object]}
-    tab.estimate.click(estimate_pressed, [*tab.framing, tab.prior], [tab.elevation, tab.found], **RUNNING, **visible)
+    asked = [*tab.framing, tab.prior, *(tab.knobs[name] for name in LOADING)]
+    tab.estimate.click(estimate_pressed, asked, [tab.elevation, tab.found], **RUNNING, **visible)
     tab.picture.change(lambda: gr.HTML(visible=False), None, tab.found, queue=False, **QUIET)
 
 
@@ -165,9 +167,13 @@ def connect_start(tab: PictureTab, server: Server) -> None:
                         raise
                     gr.Warning(escape(f"{error} The elevation stays at {elevation:g}°."), title="No estimate")
                 settings = picture_settings(preset, prior, seed, elevation, words, knobs)
-            said = replace(words, prior=text_prior and PRIOR)
+            weight = None if text_weight == usual_weight(prior) else text_weight
+            said = replace(words, prior=text_prior and PRIOR, weight=weight)
             instead = picture_settings(preset, EMBEDDED, seed, elevation, said, kept_elsewhere(knobs))
-            yield from start(stage, tab.banner, server, settings, instead, reference)
+            reframed = reference
+            if prior != EMBEDDED and ratio == foreground_ratio(prior):
+                reframed = reference_of(picture, foreground_ratio(EMBEDDED), removal)
+            yield from start(stage, tab.banner, server, settings, instead, reference, reframed)
 
     chosen = [tab.elevation, tab.automatic, tab.preset, tab.prior, stage.seed, tab.randomise]
     inputs = [*tab.framing, *chosen, *tab.words, tab.start, *tab.knobs.values()]
@@ -195,6 +201,11 @@ def picture_again(tab: PictureTab, run: Run) -> Updates:
     return {tab.banner: in_use_by(run), **picture, **camera, **known, **words, **chosen, **knobs}
 
 
+def usual_weight(prior: str) -> float:
+    """How much a prompt counts beside a picture that this prior sees, unless somebody says otherwise."""
+    return image_preset("standard", prior=prior).text_weight
+
+
 def connect_choices(tab: PictureTab, server: Server) -> None:
     """What changes on the page while people choose: the knobs follow preset and prior, frame and banner the prior."""
 
@@ -203,11 +214,12 @@ def connect_choices(tab: PictureTab, server: Server) -> None:
             return [start_word(preset, prior), *picture_values(preset, prior).values()]
 
     def prior_chosen(prior: str) -> list[Any]:
-        return [gr.Radio(picture_presets(server, prior)), foreground_ratio(prior), banner_of(prior)]
+        return [gr.Radio(picture_presets(server, prior)), foreground_ratio(prior), usual_weight(prior), banner_of(prior)]
 
     knobs = list(tab.knobs.values())
     starts = [tab.preset.input, tab.prior.input]
     gr.on(starts, start_chosen, [tab.preset, tab.prior], [tab.start, *knobs], queue=False, **quiet(tab.banner))
-    tab.prior.input(prior_chosen, tab.prior, [tab.preset, tab.ratio, tab.banner], queue=False, **quiet(tab.banner))
+    follow = [tab.preset, tab.ratio, tab.text_weight, tab.banner]
+    tab.prior.input(prior_chosen, tab.prior, follow, queue=False, **quiet(tab.banner))
     locked: dict[str, Any] = quiet(tab.found)
     tab.automatic.change(lambda automatic: gr.Slider(interactive=not automatic), tab.automatic, tab.elevation, **locked)

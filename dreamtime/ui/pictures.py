@@ -22,13 +22,14 @@ from gradio_client.utils import is_http_url_like
 from dreamtime import image_to_3d, objectives, preprocess
 from dreamtime.image_to_3d import EMBEDDED, image_preset
 from dreamtime.preprocess import BadPicture, Reference, RemoveBackground
-from dreamtime.presets import RANGES, Settings, one_of, within
+from dreamtime.presets import RANGES, REGULARIZERS, Settings, one_of, within
 from dreamtime.ui.errors import one_sentence
 from dreamtime.ui.fetching import check_bytes, fetched, name_in
 from dreamtime.ui.widgets import (
     AUTOMATIC,
     GUIDING,
     LOADING,
+    OFFERED,
     PRESET_NAMES,
     PRIOR_NAMES,
     RENDERING,
@@ -59,9 +60,18 @@ FIDELITY: dict[str, Knob] = {
     "mask": Knob("Outline", "How much its outline counts", real, *RANGES["mask"]),
     "representation": RENDERING["representation"],
     "views": replace(RENDERING["views"], info="Novel views per step"),
+    "resolution": Knob(
+        "Resolution", "Pixels along each side of an image, at the end of the run", whole, *OFFERED["resolution"]
+    ),
+    "doublings": Knob("Doublings", "How often the resolution doubles on the way there", whole, *RANGES["doublings"]),
 }
 
-PICTURE_KNOBS: dict[str, Knob] = SCHEDULING | PICTURE_GUIDING | FIDELITY | LOADING
+REGULARIZING: dict[str, Knob] = {
+    name: Knob(name.replace("_", " ").capitalize().replace("3d", "in 3D"), f"Weight of {told}", real, *RANGES[name])
+    for name, told in REGULARIZERS.items()
+}
+
+PICTURE_KNOBS: dict[str, Knob] = SCHEDULING | PICTURE_GUIDING | FIDELITY | REGULARIZING | LOADING
 
 
 @dataclass(frozen=True)
@@ -70,15 +80,17 @@ class Words:
 
     prompt: Any = ""
     prior: Any = AUTOMATIC  # nothing: the prompt only names the result, and `beforehand.advice` says so
-    weight: Any = 1.0
+    weight: Any = None  # that of the preset
 
     def checked(self) -> dict[str, Any]:
         """As settings; raises ValueError."""
         prior = resolved(one_of("text prior", str(self.prior), PRIOR_NAMES)) if self.prior else ""
         prompt = short_text("prompt", "" if self.prompt is None else self.prompt)
-        weight = Words.weight if self.weight is None else real("text weight", self.weight)
-        within("text weight", weight, *RANGES["text_weight"])
-        return {"prompt": prompt, "text_prior": prior, "text_weight": weight} if prompt else {}
+        told: dict[str, Any] = {"prompt": prompt, "text_prior": prior}
+        if self.weight is not None:
+            told["text_weight"] = weight = real("text weight", self.weight)
+            within("text weight", weight, *RANGES["text_weight"])
+        return told if prompt else {}
 
 
 class PictureBox(gr.Image, metaclass=WithoutStub):  # type: ignore[misc]
@@ -107,8 +119,8 @@ class PictureBox(gr.Image, metaclass=WithoutStub):  # type: ignore[misc]
 
 
 def picture_box(**options: Any) -> PictureBox:
-    """A box whose file arrives as it was sent, with its orientation, depth and frames."""
-    return PictureBox(type="filepath", image_mode=None, **options)
+    """A box whose file arrives as it was sent, with its orientation, depth and frames; a camera's is no mirror image."""
+    return PictureBox(type="filepath", image_mode=None, webcam_options=gr.WebcamOptions(mirror=False), **options)
 
 
 def uploaded_here(url: str) -> str | None:

@@ -45,9 +45,18 @@ def told_that_it_goes_on(run: Run) -> bool:
 
 
 def start(
-    stage: Stage, banner: gr.HTML, server: Server, settings: Settings, instead: Settings, reference: Reference | None = None
+    stage: Stage,
+    banner: gr.HTML,
+    server: Server,
+    settings: Settings,
+    instead: Settings,
+    reference: Reference | None = None,
+    reframed: Reference | None = None,
 ) -> Iterator[Updates]:
-    """Run the settings; where their prior is not to be had, say so and run the others, which have embedded ones."""
+    """Run the settings; where their prior is not to be had, say so and run the others, which have embedded ones.
+
+    `reframed` is the picture as those are to be shown it.
+    """
     try:
         advise(settings)
         yield from watch(stage, server, runs.create_run(server.root, settings, reference))
@@ -58,7 +67,7 @@ def start(
         gr.Warning(escape(f"{error} The embedded model runs instead."), duration=ADVICE_SECONDS, title="Another prior")
         yield {banner: panels.header(instead.prior, device_in_words(), f"instead of {priors}: {error}")}
         advise(instead)
-        yield from watch(stage, server, runs.create_run(server.root, instead, reference))
+        yield from watch(stage, server, runs.create_run(server.root, instead, reframed))
 
 
 def in_use_by(run: Run) -> str:

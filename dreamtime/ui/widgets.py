@@ -136,7 +136,7 @@ def spelled(value: Any) -> Any:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else value
 
 
-OFFERED = RANGES | {"steps": (1, 50_000), "views": (1, 16)}
+OFFERED = RANGES | {"steps": (1, 50_000), "views": (1, 16), "resolution": (16, 256)}
 """What a server lets its visitors ask for: less than whoever owns the machine may, by its command line."""
 
 SCHEDULING: dict[str, Knob] = {

@@ -21,6 +21,7 @@ from PIL import Image
 from serving import Served
 from stand_in import photograph
 
+from dreamtime.image_to_3d import ELEVATION
 from dreamtime.ui.pictures import PICTURE_KNOBS
 
 OUTPUTS = ["run_id", "seed", "step", "status", "preview", "mesh", "turntable", "files", "statistics"]
@@ -59,8 +60,9 @@ def test_a_prompt_that_nobody_reads_is_told_first_and_last(client: Client, pictu
     assert any(note.startswith("Nobody reads the prompt") for note in last["statistics"]["notes"])
 
 
-def test_without_an_elevation_one_is_found(client: Client, picture: Path) -> None:
-    job = client.submit(handle_file(picture), elevation=None, **SHORT)
+@pytest.mark.parametrize("nothing", [None, "auto"])
+def test_without_an_elevation_one_is_found(client: Client, picture: Path, nothing: str | None) -> None:
+    job = client.submit(handle_file(picture), elevation=nothing, **SHORT)
     run_id = job.result()[0]
     assert client.predict(run_id, api_name="/run_status")["elevation"] in (-10, 0, 10, 20, 30, 40, 50)
 
@@ -117,6 +119,9 @@ def test_what_is_no_picture_is_refused_in_one_sentence(
     ("nonsense", "sentence"),
     [
         ({"elevation": 95}, "elevation must lie between -89 and 89"),
+        ({"elevation": "high"}, "The elevation must be a finite number, got high."),
+        ({"entropy": -1}, "entropy must lie between 0 and 1000000"),
+        ({"resolution": 512}, "resolution must lie between 16 and 256, got 512"),
         ({"foreground_ratio": 0.1}, "foreground ratio must lie between 0.3 and 1"),
         ({"remove_background": "maybe"}, "not in the list of choices"),
         ({"prior": "toybox"}, "not in the list of choices"),
@@ -174,6 +179,9 @@ def test_every_choice_is_documented(client: Client) -> None:
     words = ["prompt", "text_prior", "text_weight"]
     assert [p["parameter_name"] for p in endpoint["parameters"]] == [*framing, *words, *PICTURE_KNOBS]
     assert [p["parameter_name"] for p in endpoint["parameters"] if not p["parameter_has_default"]] == ["image"]
+    told = {parameter["parameter_name"]: parameter for parameter in endpoint["parameters"]}
+    assert told["elevation"]["python_type"]["type"] == "float | Literal['auto'] | None"
+    assert told["elevation"]["parameter_default"] == ELEVATION
 
 
 def test_mcp_clients_send_a_picture_and_get_one_plain_answer(app: Served, picture: Path) -> None:
@@ -190,11 +198,15 @@ def test_mcp_clients_send_a_picture_and_get_one_plain_answer(app: Served, pictur
             schema = tools["generate_3d_from_image"].inputSchema
             assert schema["required"] == ["image"]
             assert "starts with http" in schema["properties"]["image"]["description"]
+            assert '"auto" or null finds it' in schema["properties"]["elevation"]["description"]
             here = await session.call_tool("preprocess", {"image": f"{app.url}gradio_api/file=docs/teaser.png"})
             assert here.isError, "an address of this machine itself is not fetched"
             kept = httpx.post(f"{app.url}gradio_api/upload", files={"files": ("my photo.png", picture.read_bytes())})
             sent = await session.call_tool("preprocess", {"image": f"{app.url}gradio_api/file={quote(kept.json()[0])}"})
             assert not sent.isError, "unless it is one that was uploaded to it, as Gradio's own tool for MCP clients does"
+            for found in ("auto", None):
+                short = {"image": inside, "steps": 1, "elevation": found}
+                assert not (await session.call_tool("generate_3d_from_image", short)).isError
             (content,) = (await session.call_tool("generate_3d_from_image", {"image": inside, "steps": 3})).content
             assert isinstance(content, TextContent)
             return content.text

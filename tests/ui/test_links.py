@@ -22,7 +22,7 @@ from dreamtime.methods import METHODS
 from dreamtime.preprocess import load_reference, process
 from dreamtime.presets import Settings
 from dreamtime.runs import Result, Run
-from dreamtime.ui import app, picture_layout, stage, watching
+from dreamtime.ui import app, picture_layout, picture_tab, stage, watching
 from dreamtime.ui.pictures import (
     PICTURE_KNOBS,
     PICTURE_PRIOR_NAMES,
@@ -72,6 +72,7 @@ def test_what_nobody_turned_is_found_as_it_was_started(preset: str, method: str)
         {},
         {"guidance_scale": 2.0, "schedule": "fixed"},
         {"steps": 33, "rgb": 7.0, "mask": 0.0, "views": 3, "objective": "ism", "t_min": 30},
+        {"resolution": 128, "doublings": 1, "opacity": 2.0, "entropy": 0.5, "normal_smoothness_3d": 4.0},
     ],
 )
 @pytest.mark.parametrize("prior", PICTURE_PRIOR_NAMES)
@@ -242,6 +243,18 @@ def test_a_run_that_goes_on_is_told_and_changes_nothing(page: tuple[gr.Blocks, S
     assert len(shown) > 10
     assert sum("of this run" in str(value) for value in shown.values()) == 1, "the banner tells whose prior it was"
     assert opened(page, run.id)["Prompt"] == "a red cube"
+
+
+def test_an_estimate_loads_its_prior_as_the_run_would(page: tuple[gr.Blocks, Server], monkeypatch, tmp_path: Path) -> None:
+    asked = list[Settings]()
+    monkeypatch.setattr(picture_tab, "elevation_found", lambda settings, reference: asked.append(settings) or -10.2)
+    estimate = next(event for event in page[0].fns.values() if event.name == "estimate_pressed")
+    given = {"Picture": str(photograph(tmp_path / "ball.png")), "Foreground ratio": 0.75, "Remove the background": "auto"}
+    given |= {"Prior": "zero123-xl", "Memory": "low", "Attention": "sliced", "Precision": "bf16"}
+    said = estimate.fn(*(given[component.label] for component in estimate.inputs))
+    assert next(iter(said.values())) == -10
+    (settings,) = asked
+    assert (settings.prior, settings.memory, settings.attention, settings.precision) == ("zero123-xl", "low", "sliced", "bf16")
 
 
 @pytest.mark.parametrize(

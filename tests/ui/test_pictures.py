@@ -13,11 +13,13 @@ from dreamtime import image_to_3d
 from dreamtime.beforehand import advice
 from dreamtime.image_to_3d import EMBEDDED, image_preset
 from dreamtime.preprocess import BadPicture
+from dreamtime.references import growing
 from dreamtime.ui import pictures
 from dreamtime.ui.fetching import MAX_BYTES
 from dreamtime.ui.pictures import (
     PICTURE_KNOBS,
     PICTURE_PRIOR_NAMES,
+    REGULARIZING,
     Words,
     picture_box,
     picture_settings,
@@ -47,6 +49,22 @@ def test_choices_arrive_in_the_settings_with_their_types() -> None:
     assert [type(value) for value in (settings.elevation, settings.rgb, settings.steps)] == [float, float, int]
 
 
+def test_every_regularizer_and_the_resolution_on_the_way_can_be_chosen() -> None:
+    weights = {"opacity": 1, "orientation": 2, "entropy": 0.5, "normal_smoothness": 3, "normal_smoothness_3d": 4.0}
+    assert list(weights) == list(REGULARIZING)
+    settings = made(resolution=128.0, doublings=3, **weights)
+    assert {name: getattr(settings, name) for name in weights} == weights
+    assert settings.views_by_part == (settings.views,) * 4
+    assert [growing(settings.views_by_part, settings.resolution, part / 4)[1] for part in range(4)] == [16, 32, 64, 128]
+    assert made(doublings=0, resolution=64) == made(), "as the embedded prior's presets have it"
+
+
+def test_the_views_of_a_large_prior_go_with_their_resolutions() -> None:
+    for doublings, views in ((0, (2,)), (1, (4, 2)), (2, (12, 4, 2)), (3, (12, 12, 4, 2))):
+        chosen = picture_settings("draft", "zero123-xl", 7, 20, Words(), {"doublings": doublings})
+        assert chosen.views_by_part == views
+
+
 def test_words_count_only_where_there_are_any() -> None:
     told = made(words=Words("  a red   cube ", "toybox", 2))
     assert (told.prompt, told.text_prior, told.text_weight) == ("a red cube", "toybox", 2)
@@ -54,6 +72,8 @@ def test_words_count_only_where_there_are_any() -> None:
         assert made(words=Words(nothing, "toybox", 2)) == made()
     assert made(words=Words("", "toybox", None)) == made(), "an emptied field is the usual weight"
     assert made(words=Words("a red cube", "toybox", None)) == made(words=Words("a red cube", "toybox", 1.0))
+    large = picture_settings("draft", "zero123-xl", 7, 20, Words("a red cube", "stable-diffusion-1.5"), {})
+    assert large.text_weight == pytest.approx(1 / 40), "Magic123's ratio"
 
 
 @pytest.mark.parametrize("nobody", [None, ""])
@@ -75,6 +95,10 @@ def test_a_prompt_that_nobody_reads_is_told(nobody: str | None) -> None:
         ({"words": Words("a cube", "toybox", math.inf)}, "text weight must be a finite number"),
         ({"objective": "vsd"}, "Unknown objective 'vsd'"),
         ({"rgb": -1}, "colours must lie between 0 and 1000000"),
+        ({"opacity": -1}, "opacity must lie between 0 and 1000000"),
+        ({"normal_smoothness_3d": math.inf}, "normal smoothness in 3d must be a finite number"),
+        ({"doublings": 5}, "doublings must lie between 0 and 4"),
+        ({"resolution": 64, "doublings": 4}, "resolution of the first steps must lie between 8 and 1024, got 4"),
         ({"words": Words(5)}, "The prompt must be text of up to 400 characters."),
         ({"words": Words([])}, "The prompt must be text of up to 400 characters."),
         ({"schedule": ["linear"]}, "Unknown schedule"),
@@ -163,4 +187,5 @@ def test_a_box_made_anew_for_a_session_still_leaves_the_file_to_us(tmp_path: Pat
     (text := tmp_path / "text.png").write_text("not a picture")
     assert again.preprocess(ImageData(path=str(text))) == str(text)
     assert again.get_block_name() == "image", "what the browser makes of it"
+    assert not again.webcam_options.mirror, "a mug before the camera keeps its handle on its side"
     assert not Path(pictures.__file__).with_suffix(".pyi").exists(), "Gradio writes a stub beside the source of a component"

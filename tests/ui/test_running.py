@@ -7,9 +7,11 @@ from typing import Any
 
 import gradio as gr
 import pytest
+import torch
 
 from dreamtime import presets
 from dreamtime.image_to_3d import image_preset
+from dreamtime.preprocess import Reference
 from dreamtime.priors.folders import ModelUnavailable
 from dreamtime.runs import Run
 from dreamtime.ui import running
@@ -39,10 +41,10 @@ class Page:
         if self.failure and run.settings.prior != "toybox":
             raise self.failure
 
-    def start(self, settings: presets.Settings, instead: presets.Settings = EMBEDDED) -> dict[Any, Any]:
+    def start(self, settings: presets.Settings, instead: presets.Settings = EMBEDDED, *pictures: Any) -> dict[Any, Any]:
         """All updates, the later ones over the earlier."""
         said: dict[Any, Any] = {}
-        for updates in running.start(self.stage, self.banner, self.server, settings, instead):
+        for updates in running.start(self.stage, self.banner, self.server, settings, instead, *pictures):
             said |= updates
         return said
 
@@ -100,6 +102,19 @@ def test_the_embedded_prior_has_nothing_to_give_way_to(tmp_path: Path, monkeypat
     monkeypatch.setattr(running.runs, "create_run", unavailable)
     with pytest.raises(ModelUnavailable):
         Page(tmp_path, monkeypatch).start(EMBEDDED)
+
+
+def test_what_runs_instead_is_shown_the_picture_in_its_own_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[str, Reference]] = []
+
+    def made(root: Path, settings: presets.Settings, reference: Reference) -> Run:
+        shown.append((settings.prior, reference))
+        return created(root, settings, None)
+
+    monkeypatch.setattr(running.runs, "create_run", made)
+    large, small = (Reference(torch.ones(4, 4, 3), torch.full((4, 4, 1), fill), ()) for fill in (0.85, 0.75))
+    Page(tmp_path, monkeypatch).start(LARGE, EMBEDDED, large, small)
+    assert shown == [("stable-diffusion-1.5", large), ("toybox", small)]
 
 
 def test_a_text_prior_that_is_out_of_reach_gives_way_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

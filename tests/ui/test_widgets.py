@@ -126,12 +126,15 @@ def test_any_seed_of_a_run_may_be_sent(seed: Any) -> None:
 def test_what_a_run_can_have_can_be_chosen() -> None:
     """Whatever the command line takes, but for what would keep a server from its other visitors for days."""
     for name, (low, high) in presets.RANGES.items():
-        if name in (KNOBS | PICTURE_KNOBS).keys() - {"steps", "views"}:
+        if name in (KNOBS | PICTURE_KNOBS).keys() - {"steps", "views", "resolution"}:
             knob = (KNOBS | PICTURE_KNOBS)[name]
             assert (knob.low, knob.high) == (low, high)
     assert made(steps=50_000, views=16, m=-5000, s=0.5).views == 16
     with pytest.raises(ValueError, match="between 1 and 50000, got 50001"):
         made(steps=50_001)
+    assert PICTURE_KNOBS["resolution"].checked(256) == 256
+    with pytest.raises(ValueError, match="between 16 and 256, got 257"):
+        PICTURE_KNOBS["resolution"].checked(257)
 
 
 def test_the_page_shows_no_seed_that_a_browser_would_round() -> None:
