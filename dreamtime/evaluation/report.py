@@ -243,9 +243,10 @@ def judge(root: Path, cells: Sequence[Settings], scorer: Scorer, done: Callable[
     for cell in cells:
         tables.kept_features(folder_of(root, cell), scorer)
         done()
-    for what in filter(None, map(truth_of, dict.fromkeys(cell.prompt for cell in cells))):
-        tables.kept_truth(root, what)
-        done()
+    for prompt in dict.fromkeys(cell.prompt for cell in cells):
+        if what := truth_of(prompt):
+            tables.kept_truth(root, what)
+            done()
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

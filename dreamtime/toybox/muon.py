@@ -33,7 +33,7 @@ def orthogonalized(matrices: Float[Tensor, "B m n"], iterations: int = ITERATION
     return x
 
 
-def hidden_matrices(modules: nn.Module) -> list[nn.Parameter]:
+def hidden_matrices(modules: nn.Module) -> list[Tensor]:
     """The weights of linear and convolutional layers that are neither the first nor the last that a signal meets.
 
     Those, embeddings, biases and norms are better left to AdamW (Jordan et al. 2024).
@@ -55,8 +55,8 @@ class Muon(torch.optim.AdamW):
 
     def __init__(
         self,
-        matrices: Iterable[nn.Parameter],
-        others: Iterable[nn.Parameter],
+        matrices: Iterable[Tensor],
+        others: Iterable[Tensor],
         lr: float,
         weight_decay: float,
         betas: tuple[float, float],
@@ -69,12 +69,12 @@ class Muon(torch.optim.AdamW):
         super().__init__([{"params": matrices}, {"params": list(others)}], lr=lr, weight_decay=weight_decay, betas=betas)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override] # theirs returns a closure's
         """One update; the gradients of the matrices are used up."""
         if closure is not None:
             raise ValueError("Muon takes no closure: call backward, then step.")
         group = self.param_groups[0]
-        alike: dict[torch.Size, list[nn.Parameter]] = {}
+        alike: dict[torch.Size, list[Tensor]] = {}
         for weight in group["params"]:
             if weight.grad is not None:
                 alike.setdefault(weight.flatten(1).shape, []).append(weight)
@@ -86,9 +86,10 @@ class Muon(torch.optim.AdamW):
                 weight.grad = None
         super().step()
 
-    def direction(self, weight: nn.Parameter) -> Tensor:
+    def direction(self, weight: Tensor) -> Tensor:
         """The gradient after Nesterov's momentum, which moves on."""
         state, gradient = self.state[weight], weight.grad
+        assert gradient is not None
         if not state:
             state.update(step=torch.zeros(()), momentum=torch.zeros_like(weight))  # AdamW asks any state for its step
         state["step"] += 1

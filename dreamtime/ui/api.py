@@ -185,7 +185,7 @@ def menu(names: Iterable[str], value: str, label: str) -> gr.Dropdown:
     return gr.Dropdown(list(names), value=value, label=label, visible=False)
 
 
-def number(value: int | float, label: str) -> gr.Number:
+def number(value: int | float | None, label: str) -> gr.Number:
     """A parameter that is a number."""
     return gr.Number(value, label=label, visible=False)
 
