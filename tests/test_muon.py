@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from dreamtime.checkpoints import load_checkpoint, save_checkpoint
+from dreamtime.checkpoints import CorruptCheckpoint, load_checkpoint, save_checkpoint
 from dreamtime.toybox.models import build_unet
 from dreamtime.toybox.muon import MOMENTUM, RMS, Muon, hidden_matrices, muon, orthogonalized
 from dreamtime.toybox.training import seeded_initialisation
@@ -134,6 +134,16 @@ def test_it_learns_and_goes_on_from_a_checkpoint_exactly(tmp_path: Path) -> None
     learn(resumed, other, 20)
     for one, two in zip(straight.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+def test_a_checkpoint_of_another_optimiser_is_refused(tmp_path: Path) -> None:
+    network, generator = nn.Sequential(nn.Linear(4, 3)), Generator()
+    adamw = torch.optim.AdamW(network.parameters())
+    network(random(2, 4)).sum().backward()
+    adamw.step()
+    save_checkpoint(tmp_path / "old.safetensors", {"net": network}, {"optimizer": adamw}, generator, {})
+    with pytest.raises(CorruptCheckpoint, match="does not fit these settings"):
+        load_checkpoint(tmp_path / "old.safetensors", {"net": network}, {"optimizer": muon(network, 0.1)}, generator)
 
 
 def test_what_is_no_matrix_is_refused() -> None:

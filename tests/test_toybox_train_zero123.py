@@ -157,6 +157,25 @@ def test_lessons_come_in_order_and_show_their_kinds_alone(trained: Path, tmp_pat
     assert sorted(path.name for path in tmp_path.glob("*.csv")) == ["lesson-1.csv", "lesson-3.csv", "lesson-4.csv"]
 
 
+def test_other_lessons_than_a_folder_has_had_are_refused(trained: Path, tmp_path: Path):
+    plain, taught = (train_zero123.Training(3, 2, 2, 0, lessons=lessons, lesson_steps=len(lessons)) for lessons in ((), (1,)))
+    train_zero123.check_lessons(trained, plain)
+    with pytest.raises(ValueError, match=r"with 0 lessons .* not with 1 lessons .* choose another one"):
+        train_zero123.check_lessons(trained, taught)
+    train_zero123.check_lessons(tmp_path, taught)
+    (tmp_path / "lesson-1.safetensors").touch()
+    train_zero123.check_lessons(tmp_path, taught)
+    with pytest.raises(ValueError, match="with 1 lessons"):
+        train_zero123.check_lessons(tmp_path, plain)
+
+
+def test_lessons_without_steps_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for arguments in (["--lessons", "1"], ["--lesson-steps", "-5"]):
+        with pytest.raises(SystemExit):
+            train_zero123.main(["--work", str(tmp_path), *arguments])
+        assert "lessons take at least 1 step each" in capsys.readouterr().err
+
+
 def test_the_objects_of_a_training_set_come_again_with_its_seed(trained: Path):
     drawn = train_zero123.draw_novel_views(3, torch.Generator().manual_seed(2000))
     known = train_zero123.views(trained, 3, 2000, torch.device("cpu"))

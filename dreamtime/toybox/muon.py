@@ -86,6 +86,13 @@ class Muon(torch.optim.AdamW):
                 weight.grad = None
         super().step()
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's; raises ValueError for a state that is not one of Muon."""
+        count = len(self.param_groups[0]["params"])
+        if any("momentum" not in state for index, state in state_dict["state"].items() if index < count):
+            raise ValueError("The state of another optimiser is no state of Muon: its matrices have no momentum.")
+        super().load_state_dict(state_dict)
+
     def direction(self, weight: Tensor) -> Tensor:
         """The gradient after Nesterov's momentum, which moves on."""
         state, gradient = self.state[weight], weight.grad

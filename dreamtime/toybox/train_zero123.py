@@ -24,6 +24,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from dreamtime.checkpoints import write_atomically
 from dreamtime.toybox import WEIGHTS, ZERO123, models
 from dreamtime.toybox.denoiser import LESSON_STRANGER_SHARE, LESSON_TURNED_SHARE, alone
 from dreamtime.toybox.muon import muon
@@ -193,6 +194,16 @@ class Learner:
         return F.mse_loss(velocity.float(), v)
 
 
+def check_lessons(work: Path, training: Training) -> None:
+    """Note in the work folder which lessons its training has; raises ValueError where one is there that has others."""
+    asked, note = f"{len(training.lessons)} lessons {training.lessons} of {training.lesson_steps} steps", work / "lessons.txt"
+    begun = any(work.glob("lesson-*.safetensors")) or (work / "zero123.safetensors").exists()
+    found = note.read_text() if note.exists() else "no lessons"
+    if begun and found != asked and (note.exists() or training.lessons):
+        raise ValueError(f"The work folder {work} holds a training with {found}, not with {asked}: choose another one.")
+    write_atomically(note, lambda path: path.write_text(asked))
+
+
 def teach_azimuths(learner: Learner, work: Path, training: Training) -> None:
     """The lessons asked for, which make the network turn what it sees: 8,600 steps on all kinds at once had not taught it.
 
@@ -232,6 +243,7 @@ def train(
     if compiled:
         live["unet"].compile()
     learner, generator = Learner(live, scheduler, known, latents, scaling), Generator().manual_seed(training.seed)
+    check_lessons(work, training)
     teach_azimuths(learner, work, training)
     average, optimizer = copy.deepcopy(live).requires_grad_(False), muon(live, RATE)
 
@@ -345,7 +357,7 @@ def main(argv: list[str] | None = None) -> None:
     words = "steps of each of the lessons on azimuths that come first; 300 teach them (default %(default)s: none)"
     parser.add_argument("--lesson-steps", type=int, default=0, help=words)
     words = f"which of the {len(LESSONS)}, in which order (default: all)"
-    parser.add_argument("--lessons", type=int, nargs="+", choices=every, default=[*every], metavar="N", help=words)
+    parser.add_argument("--lessons", type=int, nargs="+", choices=every, metavar="N", help=words)
     parser.add_argument("--steps", type=int, default=8000, help="(default %(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="pairs per step (default %(default)s)")
     for name, of in (("turned", "the object from elsewhere"), ("stranger", "another object")):
@@ -358,6 +370,8 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO)
     work, start, device = arguments.work, arguments.start, torch.device(arguments.device)
     work.mkdir(parents=True, exist_ok=True)
+    if arguments.lesson_steps < 0 or (arguments.lessons and not arguments.lesson_steps):
+        parser.error(f"--lesson-steps: lessons take at least 1 step each, got {arguments.lesson_steps}")
     for share in (arguments.turned_share, arguments.stranger_share):
         if not 0 <= share <= 1:
             parser.error(f"--turned-share, --stranger-share: expected a share from 0 to 1, got {share:g}")
@@ -369,7 +383,7 @@ def main(argv: list[str] | None = None) -> None:
         arguments.turned_share,
         arguments.stranger_share,
         curve_of(start / CURVE),
-        tuple(dict.fromkeys(arguments.lessons)) if arguments.lesson_steps else (),
+        tuple(dict.fromkeys(arguments.lessons or every)) if arguments.lesson_steps else (),
         arguments.lesson_steps,
     )
     vae = initial_vae(start).to(device).eval().requires_grad_(False)

@@ -149,7 +149,7 @@ def drawer(values: dict[str, Any]) -> dict[str, Any]:
             with gr.Row():
                 text_prior = gr.Dropdown(list(PRIOR_NAMES), value=AUTOMATIC, label="Text prior", min_width=140)
                 least, most = RANGES["text_weight"]
-                bounds: dict[str, Any] = {"minimum": least, "maximum": most, "step": 0.1}
+                bounds: dict[str, Any] = {"minimum": least, "maximum": most, "step": 0.005}
                 text_weight = gr.Number(Settings.text_weight, label="Text weight", min_width=100, **bounds)
         groups = {"Schedule": SCHEDULING, "Guidance": PICTURE_GUIDING, "Fidelity": FIDELITY, "Regularizers": REGULARIZING}
         knobs = knob_tabs(groups | {"Memory and precision": LOADING}, values)
