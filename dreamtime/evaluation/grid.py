@@ -269,7 +269,7 @@ def one_sentence(work: Work, cell: Settings, folder: Path) -> None:
 
 
 def nothing() -> None:
-    """Nobody looks on."""
+    """Nobody looks on, or waits."""
 
 
 def work_through(

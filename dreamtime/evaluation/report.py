@@ -18,7 +18,7 @@ from PIL import Image
 from dreamtime.checkpoints import write_atomically
 from dreamtime.evaluation import TARGETS, charts, tables
 from dreamtime.evaluation.cells import read_portrait, sheet
-from dreamtime.evaluation.grid import folder_of
+from dreamtime.evaluation.grid import folder_of, nothing
 from dreamtime.evaluation.prompt_sets import truth_of
 from dreamtime.evaluation.scorers import Scorer
 from dreamtime.evaluation.summary import MEASURES, SCORES, shown, summarised
@@ -252,10 +252,6 @@ def judge(root: Path, cells: Sequence[Settings], scorer: Scorer, done: Callable[
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """A table as CSV, in the place of the one that is there."""
     write_atomically(path, lambda temporary: table.to_csv(temporary, index=False))
-
-
-def nothing() -> None:
-    """Nobody waits."""
 
 
 def write_report(

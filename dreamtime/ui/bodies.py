@@ -54,6 +54,7 @@ class BoundsBodies:
         try:
             await self.app(scope, counted, answered)
         except Exception:
+            # What an app makes of a body that was cut off is no fault of its own, and 413 is the answer; all else is raised.
             if left >= 0 or begun:
                 raise
         if left < 0 and not begun:
